@@ -1,0 +1,64 @@
+"""The task that draws works from a source of unknown length, and closes it.
+
+Guarantees that no more is drawn than the run may have in hand, and that the source is closed in
+the task that drew from it, as scopes inside an async generator need. Costs one task a run and one
+wake-up for all room that came at once. Drawing from callbacks was refused for the same scopes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from agentos_parallel._core.sources import EXHAUSTED, Unsized
+
+if TYPE_CHECKING:
+    from agentos_parallel._core.run import Run
+
+
+class Feed:
+    """Draws from *source* for *run*.
+
+    Attributes:
+        exhausted: the source has given its last item.
+        error: what the source raised.
+    """
+
+    def __init__(self, run: Run, source: Unsized) -> None:
+        self.exhausted = False
+        self.error: BaseException | None = None
+        self._run = run
+        self._source = source
+        self._waiter: asyncio.Future[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        """Start drawing, in the caller's context."""
+        return self._run.loop.create_task(self._live())
+
+    def wake(self) -> None:
+        """There may be room."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _live(self) -> None:
+        try:
+            try:
+                await self._draw_all()
+            finally:
+                await self._source.close()
+        except BaseException as error:  # exits included: they end the run, not the loop
+            own_stop = isinstance(error, asyncio.CancelledError) and not self._run.drawing
+            self.error = None if own_stop else error
+
+    async def _draw_all(self) -> None:
+        run = self._run
+        while run.drawing:
+            if not run.may_draw():
+                self._waiter = run.loop.create_future()
+                await self._waiter
+                continue
+            item = await self._source.draw()
+            if item is EXHAUSTED:
+                self.exhausted = True
+                return
+            run.draw(item)

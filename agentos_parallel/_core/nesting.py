@@ -1,0 +1,178 @@
+"""The task we are in, what it lends to the runs that it awaits, and what these inherit from it.
+
+Guarantees that runs in runs can't deadlock on slots: while a task awaits a nested run it lends its
+slots, and takes them back at the front of the queue when the last nested run has ended. Costs
+nothing where nothing nests. Haskell's and Java's managed blockers (``ForkJoinPool``) compensate a
+blocked worker in the same way. Simply starting nested tasks outside the limit was refused: a tree
+of agents would then pass every limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from agentos_parallel.results import TaskStatus
+from agentos_parallel.throttle import TaskThrottler
+
+if TYPE_CHECKING:
+    from agentos_parallel._core.task import Task
+
+current: ContextVar[Task | None] = ContextVar("agentos_parallel_task", default=None)
+"""The task that this code runs in, through threads and nested event loops too."""
+
+GIVE_UP_EARLIER = 0.010
+"""Seconds by which a nested run gives up before the outer one, which else would be abandoned."""
+
+# Nested runs may come from other threads; they are rare, so one lock serves them all.
+_lock = threading.Lock()
+
+
+class NestedRun(Protocol):
+    """What a task knows of a run that was opened in it."""
+
+    def cancel_from_thread(self) -> None:
+        """Cancel the run, from any thread."""
+
+
+class Lender:
+    """The slots of one task, and the nested runs that it lends them to.
+
+    Attributes:
+        throttlers: those whose slots the task needs, in their one order.
+        holding: it has its slots now.
+        cancelled: its run, or its clock, has cancelled it: it goes on without slots.
+        over: it will never need them again.
+    """
+
+    throttlers: tuple[TaskThrottler, ...] = ()
+    holding = False
+    cancelled = False
+    over = False
+    lent_to = 0
+    _taking: Future[None] | None = None
+    _nested: frozenset[NestedRun] = frozenset()
+
+    def give_up_slots(self, outcome: TaskStatus | None = None) -> None:
+        """Give back what it holds, if it does."""
+        if self.holding:
+            self.holding = False
+            for throttler in self.throttlers:
+                throttler.release(outcome)
+
+    def lend(self) -> None:
+        """One more nested run is awaited: others may have the slots."""
+        with _lock:
+            self.lent_to += 1
+            self.give_up_slots()
+
+    async def take_back(self) -> None:
+        """One nested run has ended: with the last, wait for the slots.
+
+        Several at once in one task wait together; a cancelled one goes on without.
+        """
+        with _lock:
+            self.lent_to -= 1
+        await self.regain_slots()
+
+    async def regain_slots(self) -> None:
+        """Wait until it holds its slots, unless they are lent or it needs none."""
+        while (turn := self._turn_to_take()) is not None:
+            mine, taking = turn
+            if mine:
+                await self._take(taking)
+            else:
+                await asyncio.shield(asyncio.wrap_future(taking))
+
+    def _turn_to_take(self) -> tuple[bool, Future[None]] | None:
+        """Who takes the slots: None: nobody has to; else whether it is we, and who waits for it."""
+        with _lock:
+            idle = self.lent_to or self.over or self.cancelled
+            if idle or self.holding or not self.throttlers:
+                return None
+            if self._taking is not None:
+                return False, self._taking
+            self._taking = Future()
+            return True, self._taking
+
+    async def _take(self, taking: Future[None]) -> None:
+        taken: list[TaskThrottler] = []
+        try:
+            for throttler in self.throttlers:
+                await throttler.acquire(front=True)
+                taken.append(throttler)
+        finally:
+            with _lock:
+                self._taking = None
+                # Another run may have opened meanwhile, or the task may be over by now.
+                keep = len(taken) == len(self.throttlers) and not (self.lent_to or self.over)
+                self.holding = keep
+            if not keep:
+                for throttler in taken:
+                    throttler.release()
+            taking.set_result(None)
+
+    def opens(self, run: NestedRun) -> None:
+        """Remember a run that was opened in this task."""
+        with _lock:
+            self._nested |= {run}
+
+    def closes(self, run: NestedRun) -> None:
+        """Forget it."""
+        with _lock:
+            self._nested -= {run}
+
+    def cancel_nested(self) -> None:
+        """Cancel what runs in this task's thread, which itself can't be cancelled."""
+        for run in self._nested:
+            run.cancel_from_thread()
+
+
+class lent:  # noqa: N801 - reads as a verb: async with lent()
+    """Lend the task's slots while the block waits; they are taken back after it.
+
+    Does nothing outside a task.
+    """
+
+    __slots__ = ("_task",)
+
+    async def __aenter__(self) -> None:
+        """Give the slots to others."""
+        task = current.get()
+        self._task = None if task is None or task.over else task
+        if self._task is not None:
+            self._task.lend()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait for the slots, unless the task itself was cancelled."""
+        if self._task is not None:
+            await self._task.take_back()
+
+
+def remaining() -> float | None:
+    """Seconds left until the deadline of the run whose task this code is in.
+
+    For works that hand their time on, to an HTTP client say. None without a deadline, and outside
+    a run; never below 0.
+
+    Example:
+        >>> import asyncio
+        >>> from agentos_parallel import parallel_gather
+        >>> async def work():
+        ...     return 0 < remaining() <= 5
+        >>> asyncio.run(parallel_gather(work, timeout=5)).get_results()
+        [True]
+    """
+    task = current.get()
+    if task is None or task.run.deadline is None:
+        return None
+    return max(0.0, task.run.deadline.at - task.run.loop.time())

@@ -1,0 +1,49 @@
+"""The checks that every argument passes, and the sentences that a refused one gets."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """Check that *value* is a whole number, *least* or more.
+
+    >>> whole_number("max_concurrent", 0)
+    Traceback (most recent call last):
+    ValueError: max_concurrent must be >= 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number >= {least}, got {shown(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, got {value}")
+    return int(value)
+
+
+def seconds(name: str, value: object, *, zero: bool = False, none: str = "") -> float:
+    """Check that *value* is a number of seconds, above 0 (or 0 too, if *zero*); infinity may be.
+
+    *none* says how to ask for no limit, for the message.
+    """
+    rule = f"must be a number of seconds {'>=' if zero else '>'} 0{none}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} {rule}, got {shown(value)}")
+    number = float(value)
+    if math.isnan(number) or number < 0 or (number == 0 and not zero):
+        raise ValueError(f"{name} {rule}, got {shown(value)}")
+    return number
+
+
+def flag(name: str, value: object) -> bool:
+    """Check that *value* is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value for an error message: short, with its type unless that is plain to see."""
+    if value is None or isinstance(value, bool | int | float | str):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:59]}…"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,480 @@
+"""Entry points: run many works, or one function over many items, and get every result.
+
+They take their arguments apart, run, and return; what a run promises is kept in ``_core``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar, Unpack, overload
+
+from agentos_parallel._core.collect import (
+    AnyWork,
+    Many,
+    SupportsAinvoke,
+    check_reach,
+    collect,
+    works_of,
+)
+from agentos_parallel._core.sources import SizedInput, Unsized, source_of
+from agentos_parallel._core.works import call_of
+from agentos_parallel.arguments import discarding, entry_point
+from agentos_parallel.checks import flag
+from agentos_parallel.results import GatherResult
+from agentos_parallel.settings import DEFAULT_TIMEOUT, Limit, Options, Settings, TimeoutOf
+from agentos_parallel.stream import ResultStream
+from agentos_parallel.throttle import TaskThrottler
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class ParallelExecutor:
+    """Settings and one throttler for many runs.
+
+    Without ``throttler`` all runs of one executor share ``max_concurrent`` slots. A run inside a
+    task of the same executor can't deadlock: the task lends its slot while it awaits the run.
+
+    Args:
+        max_concurrent: tasks at once, at least 1; None: as many as *throttler* allows.
+        timeout: seconds that one run may take, all its tasks, retries and waits; None: no limit.
+        fail_fast: stop a run at its first failure or timeout.
+        task_timeout: seconds that one attempt of a task may take, counted from its slot, or a
+            function of the item (``gather``: of the task_id) that gives them; None: no limit.
+        min_success: stop a run at this many successes, or once they are out of reach.
+        throttler: slots shared with others, or a function of the item (``gather``: of the
+            task_id) that gives one throttler or several.
+        grace: seconds to wait for cancelled tasks; what still runs then is reported abandoned.
+
+    Attributes:
+        throttler: the one given, or the executor's own.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was given and what is allowed.
+
+    Example:
+        >>> import asyncio
+        >>> async def double(n):
+        ...     return 2 * n
+        >>> executor = ParallelExecutor(max_concurrent=2, timeout=5)
+        >>> asyncio.run(executor.map(double, [1, 2, 3])).get_results()
+        [2, 4, 6]
+    """
+
+    @entry_point
+    def __init__(
+        self,
+        max_concurrent: int | None = 8,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        fail_fast: bool = False,
+        *,
+        task_timeout: float | TimeoutOf | None = None,
+        min_success: int | None = None,
+        throttler: Limit | None = None,
+        grace: float = 5.0,
+    ) -> None:
+        self.max_concurrent = max_concurrent
+        self.timeout = timeout
+        self.fail_fast = fail_fast
+        self.task_timeout = task_timeout
+        self.min_success = min_success
+        self.grace = grace
+        self._own = throttler is None
+        self.throttler: Limit = _throttler_for(max_concurrent) if throttler is None else throttler
+        self.settings()
+
+    def settings(self, **given: Any) -> Settings:
+        """What a run of this executor is bound by, with the values in *given* that are not None."""
+        own = Settings(
+            # Its own throttler may be resized, and a run's width follows it.
+            max_concurrent=None if self._own else self.max_concurrent,
+            timeout=self.timeout,
+            task_timeout=self.task_timeout,
+            fail_fast=self.fail_fast,
+            min_success=self.min_success,
+            grace=self.grace,
+            no_deadline="timeout=math.inf",
+            also=self.throttler,
+        )
+        return own.override(**given)
+
+    @overload
+    async def gather(
+        self,
+        coros: Many[Awaitable[T]],
+        timeout: float | None = None,
+        return_partial: bool = True,
+        **options: Unpack[Options],
+    ) -> GatherResult[T]: ...
+    @overload
+    async def gather(
+        self,
+        coros: Many[Callable[[], Awaitable[T]]],
+        timeout: float | None = None,
+        return_partial: bool = True,
+        **options: Unpack[Options],
+    ) -> GatherResult[T]: ...
+    @overload
+    async def gather(
+        self,
+        coros: Many[Callable[[], T]],
+        timeout: float | None = None,
+        return_partial: bool = True,
+        **options: Unpack[Options],
+    ) -> GatherResult[T]: ...
+    @overload
+    async def gather(
+        self,
+        coros: Many[AnyWork],
+        timeout: float | None = None,
+        return_partial: bool = True,
+        **options: Unpack[Options],
+    ) -> GatherResult[Any]: ...
+    @entry_point
+    async def gather(
+        self,
+        coros: Any,
+        timeout: float | None = None,
+        return_partial: bool = True,
+        **options: Unpack[Options],
+    ) -> GatherResult[Any]:
+        """Run *coros*, and give a result for each.
+
+        Args:
+            coros: works, each an awaitable or a zero-argument function, sync (run in a thread) or
+                async; a list, an iterable or async iterable (drawn as slots come free), or a
+                mapping, whose keys become the task_ids.
+            timeout: seconds for the whole run; None: the executor's; ``math.inf``: no deadline.
+            return_partial: a run that its deadline ended returns what it has; else it raises.
+            **options: see the class; None: the executor's own.
+
+        Returns:
+            One result for each work, in input order.
+
+        Raises:
+            DeadlineExceeded: the deadline ended the run, and *return_partial* is False.
+            SourceError: the iterable raised; what had been started has finished.
+            TypeError, ValueError: a bad argument; nothing was started, every coroutine is closed.
+        """
+        with discarding(coros, timeout, return_partial, options):
+            source = works_of("coros", coros)
+            settings = self.settings(timeout=timeout, **options)
+            check_reach(settings, source)
+            flag("return_partial", return_partial)
+        return await _gathered(source, settings, return_partial)
+
+    @overload
+    async def map(
+        self,
+        func: SupportsAinvoke[A, T],
+        items: Many[A],
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> GatherResult[T]: ...
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], Awaitable[T]],
+        items: Many[A],
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> GatherResult[T]: ...
+    @overload
+    async def map(
+        self,
+        func: Callable[[A], T],
+        items: Many[A],
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> GatherResult[T]: ...
+    @entry_point
+    async def map(
+        self, func: Any, items: Any, timeout: float | None = None, **options: Unpack[Options]
+    ) -> GatherResult[Any]:
+        """Run *func* on each of *items*, and give a result for each.
+
+        Args:
+            func: a function of one item, sync (run in a thread) or async, or a Runnable; it is
+                called when the item's slot is there.
+            items: a list, an iterable or async iterable (drawn as slots come free), or a mapping,
+                whose keys become the task_ids.
+            timeout: seconds for the whole run; None: the executor's; ``math.inf``: no deadline.
+            **options: see the class; None: the executor's own.
+
+        Returns:
+            One result for each item, in input order.
+
+        Raises:
+            SourceError: the iterable raised; what had been started has finished.
+            TypeError, ValueError: a bad argument; nothing was started.
+        """
+        with discarding(func, items, timeout, options):
+            call, source = call_of("func", func), source_of("items", items)
+            settings = self.settings(timeout=timeout, **options)
+            check_reach(settings, source)
+        return (await collect(source, settings, call=call))[0]
+
+    @overload
+    def stream(
+        self,
+        works: Many[Awaitable[T]],
+        timeout: float | None = None,
+        *,
+        ordered: bool = False,
+        **options: Unpack[Options],
+    ) -> ResultStream[T]: ...
+    @overload
+    def stream(
+        self,
+        works: Many[Callable[[], Awaitable[T]]],
+        timeout: float | None = None,
+        *,
+        ordered: bool = False,
+        **options: Unpack[Options],
+    ) -> ResultStream[T]: ...
+    @overload
+    def stream(
+        self,
+        works: Many[Callable[[], T]],
+        timeout: float | None = None,
+        *,
+        ordered: bool = False,
+        **options: Unpack[Options],
+    ) -> ResultStream[T]: ...
+    @overload
+    def stream(
+        self,
+        works: Many[AnyWork],
+        timeout: float | None = None,
+        *,
+        ordered: bool = False,
+        **options: Unpack[Options],
+    ) -> ResultStream[Any]: ...
+    @entry_point
+    def stream(
+        self,
+        works: Any,
+        timeout: float | None = None,
+        *,
+        ordered: bool = False,
+        **options: Unpack[Options],
+    ) -> ResultStream[Any]:
+        """Run *works* while their results are read; see ``parallel_stream``.
+
+        Args:
+            works: as for ``gather``.
+            timeout: seconds for the whole run; None: the executor's; ``math.inf``: no deadline.
+            ordered: give the results in input order, not as they come.
+            **options: see the class; None: the executor's own.
+
+        Returns:
+            An async iterator of ``TaskResult``, and an async context manager that closes it.
+
+        Raises:
+            TypeError, ValueError: a bad argument; nothing was started, every coroutine is closed.
+        """
+        with discarding(works, timeout, ordered, options):
+            source = works_of("works", works)
+            settings = self.settings(timeout=timeout, **options)
+            check_reach(settings, source)
+            return ResultStream(source, settings, works=True, ordered=flag("ordered", ordered))
+
+
+@overload
+async def parallel_gather(
+    *coros: Awaitable[T],
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    return_partial: bool = True,
+    **options: Unpack[Options],
+) -> GatherResult[T]: ...
+@overload
+async def parallel_gather(
+    *coros: Callable[[], Awaitable[T]],
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    return_partial: bool = True,
+    **options: Unpack[Options],
+) -> GatherResult[T]: ...
+@overload
+async def parallel_gather(
+    *coros: Callable[[], T],
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    return_partial: bool = True,
+    **options: Unpack[Options],
+) -> GatherResult[T]: ...
+@overload
+async def parallel_gather(
+    *coros: AnyWork,
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    return_partial: bool = True,
+    **options: Unpack[Options],
+) -> GatherResult[Any]: ...
+@entry_point
+async def parallel_gather(
+    *coros: Any,
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    return_partial: bool = True,
+    **options: Unpack[Options],
+) -> GatherResult[Any]:
+    """Run works at once, at most *max_concurrent* at a time, and get a result for each.
+
+    The first failure loses nothing: every work has its result. For all or nothing see
+    ``GatherResult.raise_for_errors``; for one function over many items ``parallel_map``.
+
+    Args:
+        *coros: works, each an awaitable or a zero-argument function, sync (run in a thread) or
+            async.
+        max_concurrent: tasks at once; None: as many as ``throttler`` allows.
+        timeout: seconds for the whole run; None: no deadline.
+        return_partial: a run that its deadline ended returns what it has; else it raises.
+        **options: ``task_timeout``, ``fail_fast``, ``min_success``, ``throttler``, ``grace``: see
+            ``ParallelExecutor``.
+
+    Returns:
+        One result for each work, in the order given.
+
+    Raises:
+        DeadlineExceeded: the deadline ended the run, and *return_partial* is False; it has the
+            partial GatherResult as ``.result``.
+        TypeError, ValueError: a bad argument; nothing was started, every coroutine is closed.
+
+    Example:
+        >>> import asyncio
+        >>> async def ask(name):
+        ...     if name == "b":
+        ...         raise ConnectionError("b is down")
+        ...     return f"{name} answered"
+        >>> result = asyncio.run(parallel_gather(ask("a"), ask("b"), ask("c")))
+        >>> result.get_results(), result.get_errors()
+        (['a answered', 'c answered'], [('1', ConnectionError('b is down'))])
+    """
+    with discarding(coros, max_concurrent, timeout, return_partial, options):
+        _refuse_collections(coros)
+        source = works_of("coros", coros)
+        settings = Settings(max_concurrent, timeout).override(**options)
+        check_reach(settings, source)
+        flag("return_partial", return_partial)
+    return await _gathered(source, settings, return_partial)
+
+
+@overload
+async def parallel_map(
+    func: SupportsAinvoke[A, T],
+    items: Many[A],
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    **options: Unpack[Options],
+) -> GatherResult[T]: ...
+@overload
+async def parallel_map(
+    func: Callable[[A], Awaitable[T]],
+    items: Many[A],
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    **options: Unpack[Options],
+) -> GatherResult[T]: ...
+@overload
+async def parallel_map(
+    func: Callable[[A], T],
+    items: Many[A],
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    **options: Unpack[Options],
+) -> GatherResult[T]: ...
+@entry_point
+async def parallel_map(
+    func: Any,
+    items: Any,
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    **options: Unpack[Options],
+) -> GatherResult[Any]:
+    """Run *func* on each of *items*, at most *max_concurrent* at a time; a result for each.
+
+    Args:
+        func: a function of one item, sync (run in a thread) or async, or a Runnable; it is called
+            when the item's slot is there.
+        items: a list, an iterable or async iterable (drawn as slots come free), or a mapping,
+            whose keys become the task_ids.
+        max_concurrent: tasks at once; None: as many as ``throttler`` allows.
+        timeout: seconds for the whole run; None: no deadline.
+        **options: ``task_timeout``, ``fail_fast``, ``min_success``, ``throttler``, ``grace``: see
+            ``ParallelExecutor``.
+
+    Returns:
+        One result for each item, in input order.
+
+    Raises:
+        SourceError: the iterable raised; what had been started has finished.
+        TypeError, ValueError: a bad argument; nothing was started.
+
+    Example:
+        >>> import asyncio
+        >>> asyncio.run(parallel_map(str.upper, {"a": "x", "b": "y"})).by_id["b"].result
+        'Y'
+    """
+    with discarding(func, items, max_concurrent, timeout, options):
+        call, source = call_of("func", func), source_of("items", items)
+        settings = Settings(max_concurrent, timeout).override(**options)
+        check_reach(settings, source)
+    return (await collect(source, settings, call=call))[0]
+
+
+def create_parallel_agent_gather(
+    max_concurrent: int = 8, timeout: float | None = DEFAULT_TIMEOUT
+) -> Callable[..., Coroutine[Any, Any, GatherResult[Any]]]:
+    """Make an async function that gathers works, with limits set once.
+
+    Args:
+        max_concurrent: tasks at once, over all calls of the function together.
+        timeout: seconds for one call; None: no deadline.
+
+    Returns:
+        An async function of works, each an argument or all in one iterable or mapping, that gives
+        their GatherResult.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was given and what is allowed.
+
+    Example:
+        >>> import asyncio
+        >>> gather = create_parallel_agent_gather(max_concurrent=2)
+        >>> asyncio.run(gather([lambda: "a", lambda: "b"])).get_results()
+        ['a', 'b']
+    """
+    executor = ParallelExecutor(max_concurrent=max_concurrent, timeout=timeout)
+
+    async def gather(*coros: Any) -> GatherResult[Any]:
+        """Run the works, and give a result for each."""
+        works: Any = coros
+        if len(coros) == 1 and not (callable(coros[0]) or isinstance(coros[0], Awaitable)):
+            works = coros[0]
+        return await executor.gather(works)
+
+    return gather
+
+
+async def _gathered(
+    source: SizedInput | Unsized, settings: Settings, return_partial: bool
+) -> GatherResult[Any]:
+    return (await collect(source, settings, works=True, return_partial=return_partial))[0]
+
+
+def _throttler_for(max_concurrent: int | None) -> TaskThrottler:
+    if max_concurrent is None:
+        raise ValueError("max_concurrent=None leaves the limit to throttler=, and none is given")
+    return TaskThrottler(max_concurrent)
+
+
+def _refuse_collections(coros: tuple[Any, ...]) -> None:
+    for position, work in enumerate(coros):
+        if isinstance(work, Iterable) and not isinstance(work, Awaitable) and not callable(work):
+            kind = type(work).__name__
+            raise TypeError(
+                f"coros[{position}] is a {kind}, not a work: unpack it, parallel_gather(*works), "
+                "or hand it to ParallelExecutor().gather(works)"
+            )

@@ -1,0 +1,1 @@
+"""Policies: wrappers around a work, an async function in and an async function out."""

@@ -1,0 +1,77 @@
+"""For all tests: virtual time, and nothing left behind.
+
+Async tests run on a clock that jumps (tests/virtual_time.py) unless they are marked `realtime`.
+Sockets reach no further than this machine (pytest-socket). A test that passes but leaves a task or
+a thread at work behind fails, unless it is marked `leaky`.
+"""
+
+import asyncio
+import functools
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Mapping
+
+import pytest
+
+from tests.virtual_time import VirtualTimeLoop, threads_at_work
+
+collect_ignore = ["benchmarks", "typing"]
+
+LINGER = 2.0  # real seconds that a thread has to end after its test
+
+loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--eager-tasks",
+        action="store_true",
+        help="run async tests with asyncio.eager_task_factory (Python 3.12 and later)",
+    )
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    eager: bool = config.getoption("eager_tasks")
+    if item.get_closest_marker("realtime"):
+        return {"realtime": functools.partial(make_loop, asyncio.new_event_loop, eager)}
+    return {"virtual": functools.partial(make_loop, VirtualTimeLoop, eager)}
+
+
+def make_loop(
+    factory: Callable[[], asyncio.AbstractEventLoop], eager: bool
+) -> asyncio.AbstractEventLoop:
+    loop = factory()
+    if eager and sys.version_info >= (3, 12):
+        loop.set_task_factory(asyncio.eager_task_factory)
+    loops.add(loop)
+    return loop
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    tasks, threads = pending_tasks(), threads_at_work()
+    result = yield
+    if item.get_closest_marker("leaky"):
+        return result
+
+    left = [*(pending_tasks() - tasks), *lasting(threads)]
+    if left:
+        pytest.fail(f"the test left behind: {left}", pytrace=False)
+    return result
+
+
+def pending_tasks() -> set[asyncio.Task[object]]:
+    open_loops = [loop for loop in loops if not loop.is_closed()]
+    return {task for loop in open_loops for task in asyncio.all_tasks(loop)}
+
+
+def lasting(before: set[threading.Thread]) -> set[threading.Thread]:
+    """Threads that were not there *before* and are still at work when their time is up."""
+    until = time.monotonic() + LINGER
+    while (left := threads_at_work() - before) and time.monotonic() < until:
+        time.sleep(0.001)
+    return left
