@@ -1,5 +1,8 @@
 """Fan-out and fan-in for LLM agents: bounded, timed, cancelled and counted right."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from agentos_parallel._core.nesting import remaining
 from agentos_parallel.errors import (
     DeadlineExceeded,
@@ -21,6 +24,16 @@ from agentos_parallel.results import FanOutResult, GatherResult, TaskResult, Tas
 from agentos_parallel.stream import ResultStream, parallel_stream
 from agentos_parallel.throttle import TaskThrottler
 
+if TYPE_CHECKING:
+    from agentos_parallel.adapters.subagents import SubAgent
+    from agentos_parallel.adapters.tools import ParallelToolkit
+
+# Loaded when they are asked for: they bring LangChain.
+_LAZY = {
+    "ParallelToolkit": "agentos_parallel.adapters.tools",
+    "SubAgent": "agentos_parallel.adapters.subagents",
+}
+
 __all__ = [
     "DeadlineExceeded",
     "FanOutConfig",
@@ -30,10 +43,12 @@ __all__ = [
     "GatherResult",
     "ParallelError",
     "ParallelExecutor",
+    "ParallelToolkit",
     "PartialResultWarning",
     "RestoredError",
     "ResultStream",
     "SourceError",
+    "SubAgent",
     "TaskResult",
     "TaskStatus",
     "TaskThrottler",
@@ -45,3 +60,9 @@ __all__ = [
     "parallel_stream",
     "remaining",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

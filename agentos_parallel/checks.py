@@ -34,6 +34,15 @@ def seconds(name: str, value: object, *, zero: bool = False, none: str = "") -> 
     return number
 
 
+def text(name: str, value: object) -> str:
+    """Check that *value* is a text that says something."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text, got {shown(value)}")
+    if not value.strip():
+        raise ValueError(f"{name} must say something, got {shown(value)}")
+    return value
+
+
 def flag(name: str, value: object) -> bool:
     """Check that *value* is True or False."""
     if not isinstance(value, bool):

@@ -199,9 +199,13 @@ class GatherResult(Generic[T]):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> GatherResult[Any]:
-        """Read back what ``to_dict`` gave; results stay the plain values they became."""
-        results = [TaskResult.from_dict(task) for task in data["results"]]
-        return GatherResult[Any](**{**data, "results": results})
+        """Read back what ``to_dict`` gave, also among other keys, as in a tool's artifact.
+
+        Results stay the plain values that they became.
+        """
+        own = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        own["results"] = [TaskResult.from_dict(task) for task in data["results"]]
+        return GatherResult[Any](**own)
 
     def __repr__(self) -> str:
         """One line of constant size: the counts, the duration, the reason for a stop."""

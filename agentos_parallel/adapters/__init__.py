@@ -1,0 +1,1 @@
+"""LangChain: translate, call, translate back. Time, limits and cancellation are the core's."""

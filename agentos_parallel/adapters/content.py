@@ -1,0 +1,66 @@
+"""What a model reads of a run: short, labelled, each answer fenced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agentos_parallel.errors import error_text
+from agentos_parallel.jsonable import to_jsonable
+from agentos_parallel.results import GatherResult, TaskResult, TaskStatus, shorten
+
+MAX_RESULT_CHARS = 8_000
+"""Characters of one answer that a model gets to read; the artifact has all of them."""
+
+NO_ANSWER = "(no answer)"
+
+
+def describe(gathered: GatherResult[Any], agents: Mapping[str, str]) -> str:
+    """A run for the model: counts, then each task with its status and answer.
+
+    Args:
+        gathered: the run.
+        agents: the name of the agent of each task_id.
+    """
+    parts = [f"{gathered.completed} of {gathered.total} tasks completed."]
+    parts += [describe_task(task, agents[task.task_id]) for task in gathered.results]
+    return "\n\n".join(parts)
+
+
+def describe_task(task: TaskResult[Any], agent: str) -> str:
+    """One task for the model: whose it is, how it ended, its answer in a fence."""
+    label = agent if task.task_id == agent else f"{task.task_id} {agent}"
+    if task.status is TaskStatus.COMPLETED:
+        return f"[{label}] completed:\n{fenced(task.result)}"
+    return f"[{label}] {shorten(why(task), MAX_RESULT_CHARS)}"
+
+
+def why(task: TaskResult[Any]) -> str:
+    """How a task ended that has no answer, in words."""
+    if task.status is TaskStatus.TIMEOUT and task.started_at:
+        return f"timed out after {task.duration_ms / 1000:.3g} s"
+    word = "failed" if task.status is TaskStatus.FAILED else "cancelled"
+    if task.status is TaskStatus.TIMEOUT:
+        word = "never started"
+    return word if task.error is None else f"{word}: {error_text(task.error)}"
+
+
+def fenced(answer: object) -> str:
+    """An answer as text between two marks; what is too long is cut, and says so."""
+    text = text_of(answer)
+    left_out = len(text) - MAX_RESULT_CHARS
+    if left_out > 0:
+        text = f"{text[:MAX_RESULT_CHARS]}\n... ({left_out} more characters)"
+    return f"<answer>\n{text}\n</answer>"
+
+
+def text_of(answer: object) -> str:
+    """An answer as text: itself, its JSON, or its repr."""
+    if isinstance(answer, str):
+        return answer or NO_ANSWER
+    if answer is None:
+        return NO_ANSWER
+    value = to_jsonable(answer)
+    shown = isinstance(value, dict) and set(value) == {"repr", "type"}
+    return value["repr"] if shown else json.dumps(value, ensure_ascii=False)

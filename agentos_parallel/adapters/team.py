@@ -1,0 +1,112 @@
+"""A team of sub-agents under one limit: what the three tools have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from agentos_parallel.adapters.subagents import Config, SubAgent, ask, by_name
+from agentos_parallel.executor import ParallelExecutor
+from agentos_parallel.fanout import Aggregation, FanOutExecutor
+from agentos_parallel.results import FanOutResult
+
+
+class Task(NamedTuple):
+    """Who is asked, and what."""
+
+    agent: SubAgent
+    text: str
+
+
+class RefusedError(Exception):
+    """A model asked for what can't be had; the text tells it what can."""
+
+
+class Team:
+    """Sub-agents that share one limit and one set of timeouts.
+
+    Args:
+        agents: who is in it.
+        max_concurrent: tasks at once, over all calls of all tools together.
+        timeout: seconds for one call; None: no deadline.
+        task_timeout: seconds for one task of an agent that has none of its own; None: no limit.
+        merge_fn: what "merge" makes of the answers; None: there is no merge.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was given and what is allowed.
+    """
+
+    def __init__(
+        self,
+        agents: Iterable[SubAgent],
+        *,
+        max_concurrent: int = 8,
+        timeout: float | None = 600.0,
+        task_timeout: float | None = None,
+        merge_fn: Any = None,
+    ) -> None:
+        self.agents = by_name(agents)
+        self.executor = ParallelExecutor(max_concurrent, timeout, task_timeout=task_timeout)
+        self.merge_fn = merge_fn
+
+    @property
+    def listing(self) -> str:
+        """Each agent with its description, a line each."""
+        return "\n".join(f"- {agent.name}: {agent.description}" for agent in self.agents.values())
+
+    def agent(self, name: str) -> SubAgent:
+        """The agent of that name.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        if name not in self.agents:
+            raise RefusedError(f"There is no agent {name!r}; there are: {', '.join(self.agents)}.")
+        return self.agents[name]
+
+    async def run(
+        self,
+        tasks: Mapping[str, Task],
+        aggregation: Aggregation,
+        timeout: float | None,
+        config_of: Callable[[str], Config],
+        *,
+        sync: bool,
+    ) -> FanOutResult[Any]:
+        """Hand each task to its agent.
+
+        Args:
+            tasks: by task_id.
+            aggregation: what to make of the answers.
+            timeout: seconds that the model allows; it can only lower the team's.
+            config_of: the config of each task_id.
+            sync: the caller is sync: prefer the agents' sync methods.
+
+        Raises:
+            FanOutError: ``merge_fn`` raised.
+            RefusedError: the model's timeout is no time at all.
+        """
+        executor = FanOutExecutor(
+            max_concurrent=self.executor.max_concurrent,
+            timeout=self._lowered(timeout),
+            aggregation=aggregation,
+            task_timeout=partial(self._timeout_of, tasks),
+            throttler=self.executor.throttler,
+        )
+        works = {
+            task_id: partial(ask, task.agent, task.text, config_of(task_id), sync=sync)
+            for task_id, task in tasks.items()
+        }
+        return await executor.run(works, self.merge_fn if aggregation == "merge" else None)
+
+    def _lowered(self, timeout: float | None) -> float | None:
+        if timeout is not None and not timeout > 0:
+            raise RefusedError(f"timeout must be seconds above 0, or left out, not {timeout:g}.")
+        given = [t for t in (timeout, self.executor.timeout) if t is not None]
+        return min(given, default=None)
+
+    def _timeout_of(self, tasks: Mapping[str, Task], task_id: str) -> float | None:
+        own = tasks[task_id].agent.task_timeout
+        default = self.executor.task_timeout
+        return own if own is not None or callable(default) else default
