@@ -27,10 +27,13 @@ from agentos_parallel.throttle import TaskThrottler
 if TYPE_CHECKING:
     from agentos_parallel.adapters.subagents import SubAgent
     from agentos_parallel.adapters.tools import ParallelToolkit
+    from agentos_parallel.testing.models import ScriptedChatModel, ScriptExhaustedError
 
 # Loaded when they are asked for: they bring LangChain.
 _LAZY = {
     "ParallelToolkit": "agentos_parallel.adapters.tools",
+    "ScriptExhaustedError": "agentos_parallel.testing.models",
+    "ScriptedChatModel": "agentos_parallel.testing.models",
     "SubAgent": "agentos_parallel.adapters.subagents",
 }
 
@@ -47,6 +50,8 @@ __all__ = [
     "PartialResultWarning",
     "RestoredError",
     "ResultStream",
+    "ScriptExhaustedError",
+    "ScriptedChatModel",
     "SourceError",
     "SubAgent",
     "TaskResult",

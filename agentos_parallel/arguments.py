@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -17,6 +18,9 @@ from agentos_parallel.settings import Options, Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_MANY = (list, tuple, set, frozenset, deque, ValuesView)
 
 
 def discard(*values: object) -> None:
@@ -30,7 +34,7 @@ def discard(*values: object) -> None:
                 value.close()
         elif isinstance(value, Coroutine):  # of another kind, such as a compiled one
             value.close()
-        elif isinstance(value, list | tuple | set | frozenset):
+        elif isinstance(value, _MANY):
             discard(*value)
         elif isinstance(value, Mapping):
             discard(*value.values())

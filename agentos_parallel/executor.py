@@ -355,7 +355,7 @@ async def parallel_gather(
     with discarding(coros, max_concurrent, timeout, return_partial, options):
         _refuse_collections(coros)
         source = works_of("coros", coros)
-        settings = Settings(max_concurrent, timeout).override(**options)
+        settings = Settings.of(max_concurrent, timeout, options)
         check_reach(settings, source)
         flag("return_partial", return_partial)
     return await _gathered(source, settings, return_partial)
@@ -419,7 +419,7 @@ async def parallel_map(
     """
     with discarding(func, items, max_concurrent, timeout, options):
         call, source = call_of("func", func), source_of("items", items)
-        settings = Settings(max_concurrent, timeout).override(**options)
+        settings = Settings.of(max_concurrent, timeout, options)
         check_reach(settings, source)
     return (await collect(source, settings, call=call))[0]
 

@@ -128,6 +128,12 @@ class Settings:
         """
         return in_order(throttler for limit in self.limits for throttler in _given(limit, item))
 
+    @classmethod
+    def of(cls, max_concurrent: int | None, timeout: float | None, options: Options) -> Settings:
+        """Those of a function, with the *options* that are not None."""
+        given: dict[str, Any] = {name: v for name, v in options.items() if v is not None}
+        return cls(max_concurrent, timeout, **given)
+
     def override(self, **given: Any) -> Settings:
         """These settings with the values in *given* that are not None."""
         return replace(self, **{name: v for name, v in given.items() if v is not None})

@@ -197,7 +197,7 @@ class ResultStream(Generic[T]):
     async def _arrival(self) -> TaskResult[T]:
         """Wait for the next result."""
         run = self._run
-        while (result := self._take()) is None:
+        while self._closed or (result := self._take()) is None:
             if run.over or run.exit is not None or self._closed:
                 await self._end()
             self._unread.waiter = waiter = run.waiter()
@@ -288,6 +288,6 @@ def parallel_stream(
     """
     with discarding(func, items, max_concurrent, timeout, ordered, options):
         call, source = call_of("func", func), source_of("items", items)
-        settings = Settings(max_concurrent, timeout).override(**options)
+        settings = Settings.of(max_concurrent, timeout, options)
         check_reach(settings, source)
         return ResultStream(source, settings, call=call, ordered=flag("ordered", ordered))

@@ -85,7 +85,7 @@ class JumpingSelector(selectors.DefaultSelector):
             self._waited += time.monotonic() - began
             if ready:
                 return ready
-        return []
+        return super().select(0)  # who has just left may have called in before
 
     def _is_somebody_outside(self) -> bool:
         watched = len(self.get_map()) > 1  # one is the loop's own, for wake-up calls

@@ -13,14 +13,20 @@ import math
 from collections.abc import Callable, Hashable
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from agentos_parallel.errors import DeadlineExceeded
-from agentos_parallel.settings import DEFAULT_TIMEOUT
+from agentos_parallel.settings import DEFAULT_TIMEOUT, Settings
+
+if TYPE_CHECKING:
+    from agentos_parallel._core.task import Task
 
 K = TypeVar("K", bound=Hashable)
 
 NEVER = math.inf
+
+GIVE_UP_EARLIER = 0.010
+"""Seconds by which a nested run gives up before the outer one, which else would be abandoned."""
 
 
 class Alarms(Generic[K]):
@@ -69,6 +75,62 @@ class Alarms(Generic[K]):
         following = min(self.due.values(), default=NEVER)
         if following < self.next_at:
             self._look_at(following)
+
+
+class Clocks:
+    """The clocks of one run, none of them longer than those of the run *outer* around it.
+
+    Args:
+        loop: whose time it is.
+        context: where callbacks are called.
+        settings: the run's timeout and grace.
+        outer: the task in which the run was opened, if any.
+
+    Attributes:
+        started_at: when the run started (loop time, like all that ends in ``_at``).
+        deadline: when it has to end; None: whenever.
+        grace: seconds that it waits for what it cancelled.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: Context,
+        settings: Settings,
+        outer: Task | None,
+    ) -> None:
+        self._loop = loop
+        self._context = context
+        self._outer = outer
+        self._timers: list[asyncio.TimerHandle] = []
+        self.started_at = loop.time()
+        self.grace = settings.grace
+        self.deadline: Deadline | None = None
+        if settings.deadline_after is not None:
+            end = self.started_at + settings.deadline_after
+            self.deadline = Deadline(end, settings.deadline_after, settings.no_deadline)
+        if outer is not None:
+            clocks = outer.run.clocks
+            self.grace = max(0.0, min(self.grace, clocks.grace - GIVE_UP_EARLIER))
+            self.deadline = inherited(self.deadline, clocks.deadline, outer.run.loop, loop)
+
+    def give_up_at(self) -> float:
+        """When to give up on what is cancelled now: before the run around gives up on us."""
+        now = self._loop.time()
+        end = now + self.grace
+        if self._outer is not None and self._outer.run.loop is self._loop:
+            end = max(now, min(end, self._outer.give_up_at - GIVE_UP_EARLIER))
+        return end
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        """Call back at *when*, unless the clocks are stopped before."""
+        if when < NEVER:
+            self._timers.append(self._loop.call_at(when, callback, context=self._context))
+
+    def stop(self) -> None:
+        """Call back no more."""
+        for timer in self._timers:
+            timer.cancel()
 
 
 @dataclass(frozen=True, slots=True)

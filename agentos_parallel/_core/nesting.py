@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 current: ContextVar[Task | None] = ContextVar("agentos_parallel_task", default=None)
 """The task that this code runs in, through threads and nested event loops too."""
 
-GIVE_UP_EARLIER = 0.010
-"""Seconds by which a nested run gives up before the outer one, which else would be abandoned."""
-
 # Nested runs may come from other threads; they are rare, so one lock serves them all.
 _lock = threading.Lock()
 
@@ -43,19 +40,26 @@ class Lender:
     """The slots of one task, and the nested runs that it lends them to.
 
     Attributes:
-        throttlers: those whose slots the task needs, in their one order.
         holding: it has its slots now.
         cancelled: its run, or its clock, has cancelled it: it goes on without slots.
-        over: it will never need them again.
+        settled: it has its outcome, and never needs them again.
     """
 
-    throttlers: tuple[TaskThrottler, ...] = ()
     holding = False
     cancelled = False
-    over = False
     lent_to = 0
     _taking: Future[None] | None = None
     _nested: frozenset[NestedRun] = frozenset()
+
+    @property
+    def throttlers(self) -> tuple[TaskThrottler, ...]:
+        """Those whose slots the task needs, in their one order."""
+        raise NotImplementedError
+
+    @property
+    def settled(self) -> bool:
+        """Whether the task has its outcome."""
+        raise NotImplementedError
 
     def give_up_slots(self, outcome: TaskStatus | None = None) -> None:
         """Give back what it holds, if it does."""
@@ -91,7 +95,7 @@ class Lender:
     def _turn_to_take(self) -> tuple[bool, Future[None]] | None:
         """Who takes the slots: None: nobody has to; else whether it is we, and who waits for it."""
         with _lock:
-            idle = self.lent_to or self.over or self.cancelled
+            idle = self.lent_to or self.settled or self.cancelled
             if idle or self.holding or not self.throttlers:
                 return None
             if self._taking is not None:
@@ -109,7 +113,7 @@ class Lender:
             with _lock:
                 self._taking = None
                 # Another run may have opened meanwhile, or the task may be over by now.
-                keep = len(taken) == len(self.throttlers) and not (self.lent_to or self.over)
+                keep = len(taken) == len(self.throttlers) and not (self.lent_to or self.settled)
                 self.holding = keep
             if not keep:
                 for throttler in taken:
@@ -143,7 +147,7 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
     async def __aenter__(self) -> None:
         """Give the slots to others."""
         task = current.get()
-        self._task = None if task is None or task.over else task
+        self._task = None if task is None or task.settled else task
         if self._task is not None:
             self._task.lend()
 
@@ -173,6 +177,6 @@ def remaining() -> float | None:
         [True]
     """
     task = current.get()
-    if task is None or task.run.deadline is None:
+    if task is None or task.run.clocks.deadline is None:
         return None
-    return max(0.0, task.run.deadline.at - task.run.loop.time())
+    return max(0.0, task.run.clocks.deadline.at - task.run.loop.time())

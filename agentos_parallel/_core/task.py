@@ -20,12 +20,11 @@ from agentos_parallel.checks import seconds
 from agentos_parallel.errors import TaskTimeout
 from agentos_parallel.results import TaskResult, TaskStatus
 from agentos_parallel.settings import TimeoutOf
+from agentos_parallel.throttle import TaskThrottler
 
 if TYPE_CHECKING:
     from agentos_parallel._core.lanes import Lane
     from agentos_parallel._core.run import Run
-
-_NOTHING: Any = object()
 
 
 class Task(Lender):
@@ -35,7 +34,7 @@ class Task(Lender):
         run: the run it belongs to.
         lane: where it came from, and the next that needs the same slots.
         index: its position in the run's input.
-        item: the work, or the item of a map; let go of when it ends.
+        item: the work, or the item of a map.
         result: the record that the caller gets.
         attempt_at: when the present attempt started (loop time); None between attempts.
         handle: the asyncio.Task that runs it.
@@ -45,7 +44,8 @@ class Task(Lender):
     """
 
     handle: asyncio.Task[None] | None = None
-    value: Any = _NOTHING
+    value: Any = None
+    returned = False
     raised: BaseException | None = None
     threads = 0
     attempts = 0
@@ -70,26 +70,34 @@ class Task(Lender):
         self.result = result
         self.attempt_at: float | None = result.started_at
         if lane.throttlers:
-            self.throttlers = lane.throttlers
             self.holding = True
+
+    @property
+    def throttlers(self) -> tuple[TaskThrottler, ...]:
+        """Those whose slots it needs, in their one order."""
+        return self.lane.throttlers
 
     async def live(self) -> None:
         """Run the work and keep what becomes of it; an exit ends the run, not the loop."""
         try:
             self.value = await self.run.call(self.item)
+            self.returned = True
         except BaseException as error:
             self.raised = error
             del self  # or the error would hold itself, through this frame
 
-    def conclude(self, handle: asyncio.Task[None]) -> TaskStatus:
-        """What became of the work, once its asyncio.Task (*handle*) has ended."""
-        result, error = self.result, self.raised
-        self.raised = None
-        if handle.cancelled() and (self.value is _NOTHING or self.verdict is None):
-            error = asyncio.CancelledError()  # before its first step, or by itself at its last
+    def ended(self, handle: asyncio.Task[None]) -> None:
+        """Its asyncio.Task has ended."""
+        if handle.cancelled() and self.verdict is None:
+            self.returned = False  # it cancelled itself in its last step
+        self.run.ended(self)
+
+    def conclude(self) -> TaskStatus:
+        """What became of a work that did not just return."""
+        result, error, self.raised = self.result, self.raised, None
+        self.run.discard(self.item)  # it may never have been reached
         if error is None:
-            result.result = self.value
-            return TaskStatus.COMPLETED
+            error = asyncio.CancelledError()  # before its first step, or by itself in its last
         if isinstance(error, asyncio.CancelledError) and self.verdict is not None:
             status, result.error = self.verdict
             return status
@@ -102,11 +110,6 @@ class Task(Lender):
     def settled(self) -> bool:
         """It has its outcome, as an abandoned task has while it still runs."""
         return self.result.status is not TaskStatus.RUNNING
-
-    @property
-    def never_ran(self) -> bool:
-        """It was cancelled before its first step."""
-        return self.value is _NOTHING and self.raised is None
 
     # Its clocks.
 
@@ -122,12 +125,12 @@ class Task(Lender):
             self.result.duration_ms += (now - self.attempt_at) * 1000
             self.attempt_at = None
 
-    def expire(self, now: float) -> None:
+    def expire(self) -> None:
         """The attempt has had its ``task_timeout``."""
         self.expired = TaskTimeout(
             f"task {self.result.task_id!r} timed out after {self.seconds:g} s (its task_timeout)"
         )
-        self.cancel(TaskStatus.TIMEOUT, self.expired, now + self.run.grace)
+        self.cancel(TaskStatus.TIMEOUT, self.expired, self.run.clocks.give_up_at())
 
     def cancel(self, status: TaskStatus, error: BaseException | None, give_up_at: float) -> None:
         """Cancel it for a reason; the first reason counts, the run gives up at the first time."""
@@ -146,8 +149,8 @@ class Task(Lender):
         self.threads -= 1
         if self._thread_waiter is not None and not self._thread_waiter.done():
             self._thread_waiter.set_result(None)
-        if self.over and not self.threads:
-            self.run.freed(self, self.run.loop.time())
+        if not self.threads and self.handle is not None and self.handle.done():
+            self.run.freed(self)
 
     async def threads_ended(self) -> None:
         """Wait for the threads of earlier attempts, which have the task's slots."""
@@ -213,7 +216,7 @@ def with_own_timeout(call: Call, timeout_of: TimeoutOf, *, by_id: bool) -> Call:
         value = timeout_of(task.result.task_id if by_id else item)
         if value is not None:
             task.seconds = seconds("task_timeout", value, none=" or None")
-            task.start_clock(task.run.started_at if task.attempt_at is None else task.attempt_at)
+            task.start_clock(task.result.started_at)
         return await call(item)
 
     return timed

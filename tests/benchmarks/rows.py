@@ -1,0 +1,203 @@
+"""What is measured: one function for each line, or block of lines, of the table."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from agentos_parallel import fan_out, parallel_gather, parallel_map
+from tests.benchmarks.peers import (
+    Work,
+    bare_gather,
+    group_and_semaphore,
+    installed,
+    no_op,
+    workers,
+    yields_once,
+)
+from tests.benchmarks.timing import Contender, Row, at_most, interleaved
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TASKS = 10_000
+LIMIT = 64
+ROUNDS = 21
+OURS = ("parallel_gather", "parallel_map")
+IMPORT = """
+import time
+began = time.perf_counter()
+import agentos_parallel
+print(time.perf_counter() - began)
+"""
+NO_OP_BAR = 1.4 if sys.version_info < (3, 12) else 1.6
+
+
+def cost_of_a_no_op() -> Iterator[Row]:
+    """Microseconds a task, beside bare asyncio.gather."""
+    contenders: dict[str, Contender] = {
+        "bare asyncio.gather": partial(bare_gather, no_op, TASKS),
+        "parallel_gather": partial(ours, no_op),
+        "parallel_map": partial(ours_mapped, no_op),
+        "64 workers by hand (the floor)": partial(workers, no_op, TASKS, LIMIT),
+    }
+    times = interleaved(contenders, ROUNDS)
+    yield from compared("no-op", times, "bare asyncio.gather", NO_OP_BAR)
+
+
+def cost_of_a_yield() -> Iterator[Row]:
+    """The same, each task yields once; beside what one writes by hand."""
+    contenders: dict[str, Contender] = {
+        "TaskGroup + Semaphore": partial(group_and_semaphore, yields_once, TASKS, LIMIT),
+        "parallel_gather": partial(ours, yields_once),
+        "parallel_map": partial(ours_mapped, yields_once),
+        "64 workers by hand (the floor)": partial(workers, yields_once, TASKS, LIMIT),
+    }
+    times = interleaved(contenders, ROUNDS)
+    yield from compared("yields once", times, "TaskGroup + Semaphore", 0.8)
+
+
+def cost_of_others() -> Iterator[Row]:
+    """Libraries that do something like it, as far as they are installed; fewer tasks, for time."""
+    tasks = TASKS // 5
+    contenders: dict[str, Contender] = {
+        "bare asyncio.gather": partial(bare_gather, no_op, tasks),
+        **installed(no_op, tasks, LIMIT),
+    }
+    times = interleaved(contenders, rounds=5)
+    yield from compared("no-op", times, "bare asyncio.gather", tasks=tasks)
+
+
+def growth_of_memory() -> Iterator[Row]:
+    """Peak memory while a long stream is read, in a process of its own."""
+    items = 1_000_000
+    mib = float(output_of("-m", "tests.benchmarks.memory", str(items)))
+    yield at_most(f"parallel_stream over {items:,} items: peak grows by", mib, 5, f"{mib:.2f} MiB")
+
+
+def makespan_of_uneven_tasks() -> Iterator[Row]:
+    """500 tasks of 100 ms in the mean, beside the ideal list schedule of what they took."""
+    ratios = [asyncio.run(makespan(seed)) for seed in range(5)]
+    ratio = median(ratios)
+    yield at_most("500 uneven tasks at limit 32: makespan / ideal", ratio, 1.01, f"{ratio:.4f}")
+
+
+def latency_of_a_race() -> Iterator[Row]:
+    """The fastest of 8 fails, one succeeds after 50 ms, the others hang."""
+    rounds = 21
+    late, ended, alive = zip(*(asyncio.run(race()) for _ in range(rounds)), strict=True)
+    yield at_most(
+        "race of 8: winner later than 50 ms by", median(late), 2, f"{median(late):.2f} ms"
+    )
+    tidy = f"{min(ended)} ended, {max(alive)} alive"
+    yield Row("race of 8: its six losers", tidy, "6, 0", min(ended) == 6 and not max(alive))
+
+
+def modules_loaded() -> Iterator[Row]:
+    """What a plain import brings along, and how long it takes."""
+    heavy = {"langchain", "langchain_core", "langgraph", "pydantic", "tenacity"}
+    found = heavy & set(
+        output_of("-c", "import sys, agentos_parallel; print(*sys.modules)").split()
+    )
+    figure = ", ".join(sorted(found)) or "nothing of LangChain's"
+    yield Row("import agentos_parallel loads", figure, "nothing", not found)
+    took = median(float(output_of("-c", IMPORT)) for _ in range(5))
+    yield Row("import agentos_parallel takes", f"{took * 1000:.0f} ms")
+
+
+ALL = (
+    cost_of_a_no_op,
+    cost_of_a_yield,
+    cost_of_others,
+    makespan_of_uneven_tasks,
+    latency_of_a_race,
+    growth_of_memory,
+    modules_loaded,
+)
+
+
+async def ours(work: Work) -> None:
+    result = await parallel_gather(*[work() for _ in range(TASKS)], max_concurrent=LIMIT)
+    assert result.all_succeeded
+
+
+async def ours_mapped(work: Work) -> None:
+    result = await parallel_map(work, range(TASKS), max_concurrent=LIMIT)
+    assert result.all_succeeded
+
+
+def compared(
+    kind: str, times: dict[str, float], unit: str, bar: float = 0.0, *, tasks: int = TASKS
+) -> Iterator[Row]:
+    """A row for each contender: microseconds a task, and how often the *unit* that is."""
+    for name, seconds in times.items():
+        ratio = seconds / times[unit]
+        figure = f"{seconds / tasks * 1e6:.2f} µs a task, x {ratio:.2f}"
+        what = f"{kind}: {name}"
+        yield at_most(what, ratio, bar, figure) if name in OURS else Row(what, figure)
+
+
+async def makespan(seed: int) -> float:
+    """How long a run takes, over the ideal for the durations as measured."""
+    limit, tasks, mean = 32, 500, 0.1
+    chance = random.Random(seed)
+    drawn = [chance.expovariate(1) for _ in range(tasks)]
+    planned = [seconds * mean * tasks / sum(drawn) for seconds in drawn]
+    measured: dict[int, float] = {}
+
+    async def work(index: int) -> None:
+        began = time.perf_counter()
+        await asyncio.sleep(planned[index])
+        measured[index] = time.perf_counter() - began
+
+    began = time.perf_counter()
+    await parallel_map(work, range(tasks), max_concurrent=limit)
+    took = time.perf_counter() - began
+    return took / list_schedule([measured[index] for index in range(tasks)], limit)
+
+
+def list_schedule(durations: list[float], limit: int) -> float:
+    """When the last task ends if each starts, in order, at once where a place comes free."""
+    places = [0.0] * limit
+    for duration in durations:
+        heapq.heapreplace(places, places[0] + duration)
+    return max(places)
+
+
+async def race() -> tuple[float, int, int]:
+    """Milliseconds past 50, losers whose ``finally`` ran, tasks still alive."""
+    ended: list[int] = []
+
+    async def fail() -> str:
+        await asyncio.sleep(0.010)
+        raise ConnectionError("the fastest fails")
+
+    async def succeed() -> str:
+        await asyncio.sleep(0.050)
+        return "won"
+
+    async def hang(number: int) -> str:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(number)
+        return "never"
+
+    works = [fail(), succeed(), *(hang(number) for number in range(6))]
+    began = time.perf_counter()
+    assert await fan_out(works, aggregation="first") == "won"
+    late = (time.perf_counter() - began - 0.050) * 1000
+    return late, len(ended), len(asyncio.all_tasks()) - 1
+
+
+def output_of(*arguments: str) -> str:
+    """What a fresh interpreter prints."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
