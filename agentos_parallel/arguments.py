@@ -1,8 +1,8 @@
 """Calls that are refused: their coroutines are closed, unknown keywords answered in our words.
 
-Every entry point stands behind ``entry_point``, for Python refuses a call that does not fit before
-a body could see the works. It also gives the call its full signature: the shared keywords are
-written once, in ``Options``.
+Every entry point stands behind ``strict_call``, for Python refuses a call that does not fit before
+a body could see the works. A ``**kwargs`` in each signature was refused: it would hide unknown
+keywords from type checkers.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, cast
-
-from agentos_parallel.settings import Options, Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_NAME_CHARS = 40
 _MANY = (list, tuple, set, frozenset, deque, ValuesView)
 
 
@@ -52,16 +52,19 @@ def discarding(*values: object) -> Iterator[None]:
         raise
 
 
-def entry_point(function: Callable[P, R]) -> Callable[P, R]:
+def strict_call(
+    function: Callable[P, R], options: Mapping[str, inspect.Parameter] = MappingProxyType({})
+) -> Callable[P, R]:
     """Answer arguments that *function* can't take in our words, and close their coroutines.
 
     Args:
-        function: sync or async; ``**options`` stands for the keywords of ``Options``.
+        function: sync or async.
+        options: the keywords that its ``**options`` stands for.
 
     Returns:
         The function, of the same kind, with these keywords in its signature.
     """
-    signature = _public_signature(function)
+    signature = _public_signature(function, options)
     allowed = [name for name in signature.parameters if name != "self"]
 
     @contextmanager
@@ -92,30 +95,21 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", public)
 
 
-def _public_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature with ``**options`` spelled out; on a method None stands for the executor's."""
+def _public_signature(
+    function: Callable[..., Any], options: Mapping[str, inspect.Parameter]
+) -> inspect.Signature:
+    """The signature with ``**options`` spelled out."""
     signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
-    if parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+    if not options:
         return signature
-    of_method = parameters[0].name == "self" and function.__name__ != "__init__"
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    spelled = [
-        inspect.Parameter(
-            name,
-            keyword,
-            default=None if of_method else Settings.__dataclass_fields__[name].default,
-            annotation=annotation,
-        )
-        for name, annotation in Options.__annotations__.items()
-    ]
-    return signature.replace(parameters=parameters[:-1] + spelled)
+    named = list(signature.parameters.values())[:-1]
+    return signature.replace(parameters=[*named, *options.values()])
 
 
 def unknown_keywords(where: str, unknown: Iterable[str], allowed: Iterable[str]) -> str:
     """The sentence for keywords that *where* does not know."""
     names = list(unknown)
-    given = ", ".join(f"{name}=" for name in names)
+    given = ", ".join(f"{name[:_NAME_CHARS]}=" for name in names)
     text = f"{where.removesuffix('.__init__')} does not know {given}"
     if "max_concurrency" in names:
         return f"{text}: the limit is called max_concurrent="

@@ -5,7 +5,7 @@ They take their arguments apart, run, and return; what a run promises is kept in
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, Unpack, overload
 
 from agentos_parallel._core.collect import (
@@ -18,10 +18,17 @@ from agentos_parallel._core.collect import (
 )
 from agentos_parallel._core.sources import SizedInput, Unsized, source_of
 from agentos_parallel._core.works import call_of
-from agentos_parallel.arguments import discarding, entry_point
+from agentos_parallel.arguments import discarding, strict_call
 from agentos_parallel.checks import flag
 from agentos_parallel.results import GatherResult
-from agentos_parallel.settings import DEFAULT_TIMEOUT, Limit, Options, Settings, TimeoutOf
+from agentos_parallel.settings import (
+    DEFAULT_TIMEOUT,
+    Limit,
+    Options,
+    Settings,
+    TimeoutOf,
+    entry_point,
+)
 from agentos_parallel.stream import ResultStream
 from agentos_parallel.throttle import TaskThrottler
 
@@ -61,7 +68,7 @@ class ParallelExecutor:
         [2, 4, 6]
     """
 
-    @entry_point
+    @strict_call
     def __init__(
         self,
         max_concurrent: int | None = 8,
@@ -125,11 +132,19 @@ class ParallelExecutor:
     @overload
     async def gather(
         self,
-        coros: Many[AnyWork],
+        coros: list[AnyWork] | dict[str, AnyWork],
         timeout: float | None = None,
         return_partial: bool = True,
         **options: Unpack[Options],
     ) -> GatherResult[Any]: ...
+    @overload
+    async def gather(
+        self,
+        coros: Many[Awaitable[T] | Callable[[], T]],
+        timeout: float | None = None,
+        return_partial: bool = True,
+        **options: Unpack[Options],
+    ) -> GatherResult[T]: ...
     @entry_point
     async def gather(
         self,
@@ -244,12 +259,21 @@ class ParallelExecutor:
     @overload
     def stream(
         self,
-        works: Many[AnyWork],
+        works: list[AnyWork] | dict[str, AnyWork],
         timeout: float | None = None,
         *,
         ordered: bool = False,
         **options: Unpack[Options],
     ) -> ResultStream[Any]: ...
+    @overload
+    def stream(
+        self,
+        works: Many[Awaitable[T] | Callable[[], T]],
+        timeout: float | None = None,
+        *,
+        ordered: bool = False,
+        **options: Unpack[Options],
+    ) -> ResultStream[T]: ...
     @entry_point
     def stream(
         self,
@@ -306,12 +330,12 @@ async def parallel_gather(
 ) -> GatherResult[T]: ...
 @overload
 async def parallel_gather(
-    *coros: AnyWork,
+    *coros: Awaitable[T] | Callable[[], T],
     max_concurrent: int | None = 8,
     timeout: float | None = DEFAULT_TIMEOUT,
     return_partial: bool = True,
     **options: Unpack[Options],
-) -> GatherResult[Any]: ...
+) -> GatherResult[T]: ...
 @entry_point
 async def parallel_gather(
     *coros: Any,
@@ -353,7 +377,6 @@ async def parallel_gather(
         (['a answered', 'c answered'], [('1', ConnectionError('b is down'))])
     """
     with discarding(coros, max_concurrent, timeout, return_partial, options):
-        _refuse_collections(coros)
         source = works_of("coros", coros)
         settings = Settings.of(max_concurrent, timeout, options)
         check_reach(settings, source)
@@ -424,6 +447,7 @@ async def parallel_map(
     return (await collect(source, settings, call=call))[0]
 
 
+@strict_call
 def create_parallel_agent_gather(
     max_concurrent: int = 8, timeout: float | None = DEFAULT_TIMEOUT
 ) -> Callable[..., Coroutine[Any, Any, GatherResult[Any]]]:
@@ -448,6 +472,7 @@ def create_parallel_agent_gather(
     """
     executor = ParallelExecutor(max_concurrent=max_concurrent, timeout=timeout)
 
+    @strict_call
     async def gather(*coros: Any) -> GatherResult[Any]:
         """Run the works, and give a result for each."""
         works: Any = coros
@@ -468,13 +493,3 @@ def _throttler_for(max_concurrent: int | None) -> TaskThrottler:
     if max_concurrent is None:
         raise ValueError("max_concurrent=None leaves the limit to throttler=, and none is given")
     return TaskThrottler(max_concurrent)
-
-
-def _refuse_collections(coros: tuple[Any, ...]) -> None:
-    for position, work in enumerate(coros):
-        if isinstance(work, Iterable) and not isinstance(work, Awaitable) and not callable(work):
-            kind = type(work).__name__
-            raise TypeError(
-                f"coros[{position}] is a {kind}, not a work: unpack it, parallel_gather(*works), "
-                "or hand it to ParallelExecutor().gather(works)"
-            )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Awaitable
-from dataclasses import dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, Unpack
 
 from agentos_parallel._core.collect import AnyWork, Many, check_reach, collect, works_of
@@ -17,13 +17,13 @@ from agentos_parallel._core.sources import SizedInput, Unsized
 from agentos_parallel._core.stop import first_success
 from agentos_parallel._core.task import is_control_flow
 from agentos_parallel._core.works import Call, begin, call_of
-from agentos_parallel.arguments import discard, discarding, entry_point, unknown_keywords
+from agentos_parallel.arguments import discard, discarding, strict_call, unknown_keywords
 from agentos_parallel.checks import flag, shown, whole_number
 from agentos_parallel.errors import FanOutError, ParallelError, PartialResultWarning, error_text
 from agentos_parallel.executor import ParallelExecutor
 from agentos_parallel.policies.retry import with_retry
 from agentos_parallel.results import FanOutResult, GatherResult, shorten
-from agentos_parallel.settings import DEFAULT_TIMEOUT, Limit, Options, TimeoutOf
+from agentos_parallel.settings import DEFAULT_TIMEOUT, Limit, Options, TimeoutOf, entry_point
 
 Aggregation: TypeAlias = Literal["all", "first", "merge"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("all", "first", "merge")
@@ -58,6 +58,7 @@ class FanOutConfig:
     aggregation: Aggregation = "all"
     retry_failed: bool = False
     max_retries: int = 2
+    _: KW_ONLY
     task_timeout: float | TimeoutOf | None = None
     fail_fast: bool = False
     min_success: int | None = None
@@ -87,6 +88,9 @@ class FanOutConfig:
             throttler=self.throttler,
             grace=self.grace,
         )
+
+
+FanOutConfig.__init__ = strict_call(FanOutConfig.__init__)  # type: ignore[method-assign]  # made by dataclass
 
 
 class FanOutExecutor:
@@ -120,7 +124,7 @@ class FanOutExecutor:
         self.config = replace(config or FanOutConfig(), **changes)
         self.executor = self.config.executor()
 
-    @entry_point
+    @strict_call
     async def fan_out(self, worker_coros: Many[AnyWork], merge_fn: Any = None) -> Any:
         """Run the works, and give the one value.
 
@@ -143,9 +147,9 @@ class FanOutExecutor:
         Warns:
             PartialResultWarning: "merge" went past tasks that did not succeed.
         """
-        return _value(self.config, await self.run(worker_coros, merge_fn))
+        return _value(self.config, await self._run("worker_coros", worker_coros, merge_fn))
 
-    @entry_point
+    @strict_call
     async def run(self, works: Many[AnyWork], merge_fn: Any = None) -> FanOutResult[Any]:
         """The same with nothing hidden: nothing is raised for tasks that failed.
 
@@ -157,13 +161,16 @@ class FanOutExecutor:
             FanOutError: *merge_fn* raised; its exception is the cause.
             TypeError, ValueError: a bad argument; nothing was started, every coroutine is closed.
         """
+        return await self._run("works", works, merge_fn)
+
+    async def _run(self, name: str, works: Any, merge_fn: Any) -> FanOutResult[Any]:
         config = self.config
         with discarding(works, merge_fn):
             merge = _merge_call(config.aggregation, merge_fn)
-            source = works_of("works", works)
+            source = works_of(name, works)
             settings = self.executor.settings(no_deadline="timeout=None")
             check_reach(settings, source)
-            _check_source(config, source)
+            _check_source(config, name, source)
         first = config.aggregation == "first"
         gathered, winner = await collect(
             source,
@@ -263,14 +270,14 @@ def _merge_call(aggregation: Aggregation, merge_fn: Any) -> Call | None:
     return None
 
 
-def _check_source(config: FanOutConfig, source: SizedInput | Unsized) -> None:
+def _check_source(config: FanOutConfig, name: str, source: SizedInput | Unsized) -> None:
     if not isinstance(source, SizedInput):
         return
     if config.aggregation != "all" and not len(source):
         raise ValueError(_NOTHING.format(config.aggregation))
     if config.retry_failed:
         for position, work in enumerate(source.items):
-            _check_factory(f"works[{position}]", work)
+            _check_factory(f"{name}[{position}]", work)
 
 
 def _check_factory(name: str, work: Any) -> None:
@@ -298,8 +305,7 @@ async def _merged(merge: Call, gathered: GatherResult[Any], config: FanOutConfig
     except Exception as error:
         if is_control_flow(error):
             raise
-        text = f"merge_fn raised {error_text(error)}; the results are in .result"
-        raise FanOutError(text, result=gathered) from error
+        raise FanOutError(f"merge_fn raised {error_text(error)}", result=gathered) from error
 
 
 def _value(config: FanOutConfig, outcome: FanOutResult[Any]) -> Any:

@@ -13,6 +13,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+# Python writes no ints much longer than this, nor reads them.
+_LARGEST_INT = 10**4000
+
 MAX_DEPTH = 64
 """Levels of nesting kept; deeper values (and cycles) become their repr."""
 
@@ -27,13 +30,34 @@ def to_jsonable(value: object, depth: int = 0) -> Any:
         return value
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else _shown(value)
+    if isinstance(value, int | float):
+        return _number(value)
     if depth >= MAX_DEPTH:
-        return _shown(value)
-    return _container(value, depth + 1)
+        return shown_value(value)
+    try:
+        return _container(value, depth + 1)
+    except Exception:  # the value's own code, which may do anything
+        return shown_value(value)
+
+
+def plain_text(text: str) -> str:
+    """*text* as UTF-8 can hold it: half a surrogate pair is spelled out."""
+    return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")
+
+
+def shown_value(value: object) -> dict[str, str]:
+    """What stands for a value that JSON can't hold: its repr and its type."""
+    try:
+        text = repr(value)
+    except Exception:  # the value's own code; also an int too long to be written
+        text = object.__repr__(value)
+    return {"repr": text, "type": type(value).__name__}
+
+
+def _number(value: float) -> Any:
+    if isinstance(value, int):
+        return int(value) if abs(value) < _LARGEST_INT else shown_value(value)
+    return float(value) if math.isfinite(value) else shown_value(value)
 
 
 def _container(value: object, depth: int) -> Any:
@@ -42,13 +66,13 @@ def _container(value: object, depth: int) -> Any:
     if isinstance(value, Mapping):
         return _mapping(value, depth)
     fields = _fields(value)
-    return _shown(value) if fields is None else _mapping(fields, depth)
+    return shown_value(value) if fields is None else _mapping(fields, depth)
 
 
 def _mapping(value: Mapping[Any, Any], depth: int) -> Any:
     if not all(isinstance(key, str) for key in value):
-        return _shown(value)
-    return {str.__str__(key): to_jsonable(item, depth) for key, item in value.items()}
+        return shown_value(value)
+    return {plain_text(key): to_jsonable(item, depth) for key, item in value.items()}
 
 
 def _fields(value: object) -> Mapping[Any, Any] | None:
@@ -58,18 +82,5 @@ def _fields(value: object) -> Mapping[Any, Any] | None:
     if dataclasses.is_dataclass(value):
         return {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
     dump = getattr(value, "model_dump", None)
-    if not callable(dump):
-        return None
-    try:
-        dumped = dump()
-    except Exception:  # the value's own code: what can't be dumped is shown by its repr
-        return None
+    dumped = dump() if callable(dump) else None
     return dumped if isinstance(dumped, Mapping) else None
-
-
-def _shown(value: object) -> dict[str, str]:
-    try:
-        text = repr(value)
-    except Exception:  # the value's own code, RecursionError included
-        text = object.__repr__(value)
-    return {"repr": text, "type": type(value).__name__}

@@ -6,13 +6,18 @@ again.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, ParamSpec, TypeAlias, TypedDict, TypeVar
 
+from agentos_parallel.arguments import strict_call
 from agentos_parallel.checks import flag, seconds, shown, whole_number
 from agentos_parallel.throttle import TaskThrottler
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a run may take unless told otherwise."""
@@ -89,15 +94,12 @@ class Settings:
             whole_number("min_success", self.min_success)
             if self.fail_fast:
                 raise ValueError("fail_fast=True and min_success exclude each other: choose one")
-        if not (
-            self.throttler is None
-            or isinstance(self.throttler, TaskThrottler)
-            or callable(self.throttler)
-        ):
-            raise TypeError(
-                "throttler must be a TaskThrottler, a function of the item, or None, "
-                f"got {shown(self.throttler)}"
-            )
+        for limit in self.limits:
+            if not (isinstance(limit, TaskThrottler) or callable(limit)):
+                raise TypeError(
+                    "throttler must be a TaskThrottler, a function of the item, or None, "
+                    f"got {shown(limit)}"
+                )
         seconds("grace", self.grace, zero=True)
 
     @property
@@ -143,7 +145,9 @@ def _given(limit: Limit, item: object) -> tuple[TaskThrottler, ...]:
     if isinstance(limit, TaskThrottler):
         return (limit,)
     given = limit(item)
-    several = tuple(given) if isinstance(given, Iterable) else (given,)
+    several: tuple[Any, ...] = (given,)
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        several = tuple(given)
     for throttler in several:
         if not isinstance(throttler, TaskThrottler):
             raise TypeError(
@@ -160,3 +164,21 @@ def in_order(throttlers: Iterable[TaskThrottler]) -> tuple[TaskThrottler, ...]:
     narrow throttler keeps no slot of a wide one from others.
     """
     return tuple(sorted(set(throttlers), key=lambda throttler: throttler.order))
+
+
+def entry_point(function: Callable[P, R]) -> Callable[P, R]:
+    """A ``strict_call`` whose ``**options`` are those of ``Options``.
+
+    On a method their default is None, which stands for the executor's own setting.
+    """
+    of_method = "self" in inspect.signature(function).parameters
+    options = {
+        name: inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if of_method else Settings.__dataclass_fields__[name].default,
+            annotation=annotation,
+        )
+        for name, annotation in Options.__annotations__.items()
+    }
+    return strict_call(function, options)

@@ -22,10 +22,10 @@ from agentos_parallel._core.run import Run
 from agentos_parallel._core.sources import SizedInput, Unsized, source_of
 from agentos_parallel._core.stop import rule_of
 from agentos_parallel._core.works import Call, begin, call_of
-from agentos_parallel.arguments import discard, discarding, entry_point
+from agentos_parallel.arguments import discard, discarding
 from agentos_parallel.checks import flag
 from agentos_parallel.results import TaskResult
-from agentos_parallel.settings import Options, Settings
+from agentos_parallel.settings import Options, Settings, entry_point
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -36,6 +36,8 @@ CLOSED = "the stream was closed"
 class _Unread:
     """Results that came and were not read; the run knows this, and not the iterator."""
 
+    run: Run
+
     def __init__(self, *, ordered: bool) -> None:
         self.waiter: asyncio.Future[None] | None = None
         self._ordered = ordered
@@ -44,9 +46,9 @@ class _Unread:
         self._in_turn: deque[TaskResult[Any]] = deque()
         self._head_of_rest: tuple[int, TaskResult[Any]] | None = None
 
-    def put(self, run: Run, index: int, result: TaskResult[Any]) -> None:
+    def put(self, index: int, result: TaskResult[Any]) -> None:
         """One more has come."""
-        run.unread += 1
+        self.run.unread += 1
         if self._ordered:
             self._by_index[index] = result
         else:
@@ -54,9 +56,9 @@ class _Unread:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
-    def take(self, run: Run) -> TaskResult[Any] | None:
+    def take(self) -> TaskResult[Any] | None:
         """The next to give, if it is there."""
-        result = self._of_ended() or self._of_rest(run)
+        result = self._of_ended() or self._of_rest()
         self._next += result is not None
         return result
 
@@ -65,14 +67,14 @@ class _Unread:
             return self._by_index.pop(self._next, None)
         return self._in_turn.popleft() if self._in_turn else None
 
-    def _of_rest(self, run: Run) -> TaskResult[Any] | None:
+    def _of_rest(self) -> TaskResult[Any] | None:
         """Of what never started; these results are made while they are read."""
-        head = self._head_of_rest or next(run.rest, None)
+        head = self._head_of_rest or next(self.run.rest, None)
         if head is None or (self._ordered and head[0] != self._next):
             self._head_of_rest = head
             return None
         self._head_of_rest = None
-        run.unread += 1  # take() counts it down with the others
+        self.run.unread += 1  # take() counts it down with the others
         return head[1]
 
 
@@ -96,11 +98,19 @@ class ResultStream(Generic[T]):
     ) -> None:
         self._works = source.items if works and isinstance(source, SizedInput) else ()
         self._unread = _Unread(ordered=ordered)
-        self._run = Run(source, call, settings, None, rule_of(settings), works=works)
-        self._run.deliver = partial(self._unread.put, self._run)
+        self._run = self._unread.run = Run(
+            source,
+            call,
+            settings,
+            self._unread.put,
+            rule_of(settings),
+            works=works,
+            lazy_rest=True,
+        )
         self._opened = False
         self._closed = False
         self._reading = False
+        self._told = False  # the run is over, and what it ended with has come out
 
     def __aiter__(self) -> Self:
         """The stream is its own iterator."""
@@ -138,14 +148,12 @@ class ResultStream(Generic[T]):
         """
         self._closed = True
         if not self._opened:
-            self._opened = True
-            self._run.over = True
+            self._opened = self._told = self._run.over = True
             discard(self._works)
-        if self._run.over:
-            return
-        async with lent():
-            self._run.stop(CLOSED)
-            await self._run.finish()
+        self._run.stop(CLOSED)
+        if not self._told:
+            async with lent():
+                await self._finish()
 
     async def __aenter__(self) -> Self:
         """Start the run."""
@@ -185,7 +193,7 @@ class ResultStream(Generic[T]):
         run = self._run
         if run.exit is not None:
             return None
-        result = self._unread.take(run)
+        result = self._unread.take()
         if result is None:
             return None
         was_full = run.unread >= run.width
@@ -205,14 +213,25 @@ class ResultStream(Generic[T]):
                 await waiter
             except asyncio.CancelledError as error:
                 self._closed = True
-                await run.finish(error)
+                await self._finish(error)
         return result
+
+    def _failure(self) -> BaseException | None:
+        run = self._run
+        return run.failure(run.counts, past_deadline=not run.drawn_out)
+
+    async def _finish(self, cancelled: asyncio.CancelledError | None = None) -> None:
+        """Wait for the run to end; an exit comes out of it, once."""
+        try:
+            await self._run.finish(cancelled)
+        finally:
+            self._told = self._run.over
 
     async def _end(self) -> NoReturn:
         """Nothing more is given: what ended the run comes out."""
         closed, self._closed = self._closed, True
-        await self._run.finish()
-        failure = None if closed else self._run.failure(past_deadline=not self._run.drawn_out)
+        await self._finish()
+        failure = None if closed else self._failure()
         raise failure or StopAsyncIteration
 
 

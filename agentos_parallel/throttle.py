@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import TracebackType
 
+from agentos_parallel.arguments import strict_call
 from agentos_parallel.checks import whole_number
 from agentos_parallel.results import TaskStatus
 
@@ -69,6 +70,7 @@ class TaskThrottler:
         (1, 2)
     """
 
+    @strict_call
     def __init__(self, max_concurrent: int = 10) -> None:
         self._limit = whole_number("max_concurrent", max_concurrent)
         # Whoever needs several throttlers takes them in this order, which resizing never changes.
@@ -148,6 +150,8 @@ class TaskThrottler:
     def try_acquire(self) -> bool:
         """Take one slot if one is free and nobody waits; says whether it did."""
         with self._lock:
+            if self._undelivered and self._active >= self._limit:
+                self._serve()  # some may be lost
             if self._queue or self._urgent or self._active >= self._limit:
                 return False
             self._take(1)
@@ -187,7 +191,8 @@ class TaskThrottler:
                 if not wants:
                     del queue[place]
                 return 0
-            self._reclaim()
+            if self._undelivered:
+                self._serve()  # whoever waited gets those that were lost
             taken = 0
             if not self._queue and not self._urgent:
                 taken = max(0, min(wants, self._limit - self._active))
@@ -238,8 +243,7 @@ class TaskThrottler:
             self._peak = self._active
 
     def _serve(self) -> None:
-        if self._active < self._limit and (self._queue or self._urgent):
-            self._reclaim()
+        self._reclaim()
         while self._active < self._limit and (queue := self._urgent or self._queue):
             place, _ = queue.popitem(last=False)
             place.wants -= 1
@@ -265,8 +269,9 @@ class TaskThrottler:
 
     def _reclaim(self) -> None:
         """Take back what was on its way to loops that are closed now."""
-        for place in [place for place in self._undelivered if place.loop.is_closed()]:
-            self._take_back(place)
+        if self._undelivered:
+            for place in [place for place in self._undelivered if place.loop.is_closed()]:
+                self._take_back(place)
 
     def _take_back(self, place: Place) -> int:
         slots, place.undelivered = place.undelivered, 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentos_parallel import FanOutConfig, ParallelExecutor, TaskThrottler
+from agentos_parallel import FanOutConfig, ParallelExecutor, SubAgent, TaskThrottler
 
 anything: Any = None
 
@@ -110,3 +110,10 @@ def test_a_long_value_is_cut_in_the_sentence() -> None:
     with pytest.raises(TypeError) as refused:
         ParallelExecutor(max_concurrent=long)
     assert len(str(refused.value)) < 150
+
+
+@pytest.mark.parametrize(("value", "kind"), [("", ValueError), ("  ", ValueError), (5, TypeError)])
+def test_a_text_says_something(value: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="description"):
+        SubAgent("researcher", value, str.upper)
+    assert SubAgent("researcher", "looks things up", str.upper).name == "researcher"

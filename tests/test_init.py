@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import agentos_parallel
 
 HEAVY = ("langchain", "langgraph", "langsmith", "pydantic", "tenacity", "deepagents", "tqdm")
@@ -80,3 +82,17 @@ def test_a_star_import_gives_the_public_names() -> None:
 def test_the_package_is_typed_and_installed_by_its_name() -> None:
     assert (Path(agentos_parallel.__file__).parent / "py.typed").exists()
     assert importlib.metadata.metadata("agentos-parallel")["Requires-Python"] == ">=3.11"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'parallel_grep'"):
+        agentos_parallel.parallel_grep  # noqa: B018
+    assert not hasattr(agentos_parallel, "__wrapped__")
+
+
+def test_an_adapter_is_loaded_when_it_is_asked_for() -> None:
+    [before, after] = in_a_fresh_process(
+        "import sys, agentos_parallel; before = 'langchain_core' in sys.modules; "
+        "agentos_parallel.SubAgent; print(before, 'langchain_core' in sys.modules)"
+    )
+    assert (before, after) == ("False", "True")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from agentos_parallel._core.nesting import lent
@@ -84,11 +85,11 @@ async def collect(
     async with lent():
         run.open()
         await run.finish()
-    gathered = run.counts
-    gathered.results = [results[index] for index in range(gathered.total)]
+    in_order = [results[index] for index in range(run.counts.total)]
+    gathered: GatherResult[Any] = replace(run.counts, results=in_order)
     succeeded = (r.task_id for r in results.values() if r.status is TaskStatus.COMPLETED)
     winner = next(succeeded, None)
-    failure = run.failure(past_deadline=not return_partial)
+    failure = run.failure(gathered, past_deadline=not return_partial)
     if failure is None or (success_wins and winner is not None):
         return gathered, winner
     raise failure

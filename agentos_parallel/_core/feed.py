@@ -41,14 +41,12 @@ class Feed:
             self._waiter.set_result(None)
 
     async def _live(self) -> None:
-        try:
+        for step in (self._draw_all, self._source.close):
             try:
-                await self._draw_all()
-            finally:
-                await self._source.close()
-        except BaseException as error:  # exits included: they end the run, not the loop
-            own_stop = isinstance(error, asyncio.CancelledError) and not self._run.drawing
-            self.error = None if own_stop else error
+                await step()
+            except BaseException as error:  # exits included: they end the run, not the loop
+                own_stop = isinstance(error, asyncio.CancelledError) and not self._run.drawing
+                self.error = self.error or (None if own_stop else error)
 
     async def _draw_all(self) -> None:
         run = self._run
@@ -61,4 +59,5 @@ class Feed:
             if item is EXHAUSTED:
                 self.exhausted = True
                 return
-            run.draw(item)
+            if not run.draw(item):
+                await asyncio.sleep(0)  # or a source of nothing but these would starve the loop

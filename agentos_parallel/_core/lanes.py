@@ -10,7 +10,7 @@ was refused: a run of 10 000 would have 10 000 turns to another's one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -87,6 +87,8 @@ class Lane:
     def close(self) -> None:
         """Leave the queues, and give back what works hold that wait for a further slot."""
         self.hands_on = False
+        if not self.left:
+            self.take = self._queue.popleft  # lets go of the items
         self._shed(sum(self._waiting[1:]))
         for throttler, place in zip(self.throttlers, self._places, strict=True):
             throttler.leave(place)
@@ -172,10 +174,13 @@ class Lanes:
         for lane in sorted(lanes, key=lambda lane: lane.head) if len(lanes) > 1 else lanes:
             lane.pump()
 
-    def close(self) -> list[Drawn] | Iterator[Drawn]:
-        """Leave all queues; gives the works that never started, in input order."""
+    def close(self) -> None:
+        """Leave all queues."""
         for lane in self:
             lane.close()
+
+    def rest(self) -> Iterable[Drawn]:
+        """The works that never started, in input order, taken out of the lanes."""
         if len(self._by_throttlers) == 1:
             return next(iter(self)).rest()
         return sorted((drawn for lane in self for drawn in lane.rest()), key=itemgetter(0))

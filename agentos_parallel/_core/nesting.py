@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from contextvars import ContextVar
 from types import TracebackType
@@ -36,7 +37,7 @@ class NestedRun(Protocol):
         """Cancel the run, from any thread."""
 
 
-class Lender:
+class Lender(ABC):
     """The slots of one task, and the nested runs that it lends them to.
 
     Attributes:
@@ -52,14 +53,14 @@ class Lender:
     _nested: frozenset[NestedRun] = frozenset()
 
     @property
+    @abstractmethod
     def throttlers(self) -> tuple[TaskThrottler, ...]:
         """Those whose slots the task needs, in their one order."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def settled(self) -> bool:
         """Whether the task has its outcome."""
-        raise NotImplementedError
 
     def give_up_slots(self, outcome: TaskStatus | None = None) -> None:
         """Give back what it holds, if it does."""

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias
@@ -28,7 +28,7 @@ from agentos_parallel._core.sources import Drawn, SizedInput, Unsized
 from agentos_parallel._core.stop import StopRule
 from agentos_parallel._core.task import Task, is_control_flow, with_own_timeout
 from agentos_parallel._core.works import Call
-from agentos_parallel.arguments import discard, discarding
+from agentos_parallel.arguments import discard
 from agentos_parallel.errors import SourceError
 from agentos_parallel.results import GatherResult, TaskResult, TaskStatus
 from agentos_parallel.settings import Settings
@@ -60,11 +60,12 @@ class Run:
         source: the works, or the items of a map.
         call: what starts the work of one item.
         settings: what bounds the run.
-        deliver: takes each final result; None: a stream, which sets it, and reads what never
-            started after a stop from ``rest``.
+        deliver: takes each final result.
         rule: gives a reason to stop; None: there is none.
         works: the items are works, which are discarded where they never run, and are known to
             the functions in *settings* by their task_id.
+        lazy_rest: results of what never started after a stop are not delivered, but made while
+            they are read from ``rest``.
 
     Attributes:
         counts: the live counts; keeping the results is the caller's affair.
@@ -75,7 +76,7 @@ class Run:
         over: nothing of the run is alive.
         exit: an exit such as KeyboardInterrupt that a task raised, or the cancel of an abandoned
             task around: it comes out of the call in any case.
-        rest: index and result of what never started, made while they are read.
+        rest: index and result of what never started.
         depth: how many runs stand around it.
         alarms: the clocks of the running tasks.
         due: the running tasks, each with the time at which its clock rings.
@@ -93,10 +94,11 @@ class Run:
         source: SizedInput | Unsized,
         call: Call,
         settings: Settings,
-        deliver: Deliver | None,
+        deliver: Deliver,
         rule: StopRule | None = None,
         *,
         works: bool = False,
+        lazy_rest: bool = False,
     ) -> None:
         self.counts: GatherResult[Any] = GatherResult()
         self.in_hand = 0
@@ -106,13 +108,13 @@ class Run:
         self.over = False
         self.exit: BaseException | None = None
         self.follows_throttler = settings.max_concurrent is None
-        self.deliver: Deliver = deliver or _nowhere
         self.call = call
         self._settings = settings
         self._source = source
+        self._deliver = deliver
         self._rule = rule
         self._works = works
-        self._lazy_rest = deliver is None
+        self._lazy_rest = lazy_rest
         self._unsized = isinstance(source, Unsized)
         self._expected = None if isinstance(source, Unsized) else len(source)
         self._unsettled = 0
@@ -146,9 +148,12 @@ class Run:
         self.alarms = Alarms(self.loop, self.context, self._ring)
         self.due = self.alarms.due
         self._others = Others(self.context, self._look_whether_over)
-        source = self._source
-        with discarding(source.items if self._works and isinstance(source, SizedInput) else ()):
+        try:
             self._fill_lanes()
+        except BaseException:
+            self._lanes.close()
+            discard(*self._handed_over)
+            raise
         if self._parent is not None:
             self._parent.opens(self)
             if self._parent.result.abandoned:
@@ -158,7 +163,8 @@ class Run:
             self.clocks.call_at(deadline.at, self._deadline_passed)
             if deadline.at <= self.clocks.started_at:
                 self._deadline_passed()
-        self.resume()
+        if self.drawing:
+            self.resume()
         self._look_whether_over()
 
     async def finish(self, cancelled: asyncio.CancelledError | None = None) -> None:
@@ -172,13 +178,13 @@ class Run:
             BaseException: after the drain, ``exit``.
         """
         if cancelled is not None:
-            self.stop(CALLER_CANCELLED)
+            self._hurry(CALLER_CANCELLED)
         while not self.over:
             try:
                 await self.waiter()
             except asyncio.CancelledError as error:
                 cancelled = cancelled or error
-                self.stop(CALLER_CANCELLED)
+                self._hurry(CALLER_CANCELLED)
         failure = self.exit or cancelled
         if failure is not None:
             try:
@@ -211,21 +217,24 @@ class Run:
         except RuntimeError:  # its loop is closed, and it with it
             return
 
-    def failure(self, *, past_deadline: bool) -> BaseException | None:
-        """What has to come out of the finished call; *past_deadline*: the deadline's word too."""
+    def failure(self, gathered: GatherResult[Any], *, past_deadline: bool) -> BaseException | None:
+        """What has to come out of the finished call instead of *gathered*.
+
+        *past_deadline*: the deadline's word counts too.
+        """
         if self._control_flow is not None:
             return self._control_flow[1]
         error = None if self._feed is None else self._feed.error
         if error is not None:
             if is_control_flow(error):
                 return error
-            told = SourceError(f"the source of the works raised {error!r}", result=self.counts)
+            told = SourceError(f"the source of the works raised {error!r}", result=gathered)
             told.__cause__ = error
             return told
         if self._finished_in_time is not None and past_deadline:
             assert self.clocks.deadline is not None
             late = self.clocks.deadline.error("timed out", self._finished_in_time)
-            late.result = self.counts
+            late.result = gathered
             return late
         return None
 
@@ -254,8 +263,8 @@ class Run:
         """Whether one more work may be drawn."""
         return self.in_hand < self.width > self.unread
 
-    def draw(self, item: Any) -> None:
-        """Take *item*, drawn from the source, into the run."""
+    def draw(self, item: Any) -> bool:
+        """Take *item*, drawn from the source, into the run; says whether it may start."""
         counts = self.counts
         drawn = (counts.total, str(counts.total), item, self.loop.time())
         counts.total += 1
@@ -263,14 +272,15 @@ class Run:
         self.in_hand += 1
         if not self.drawing:  # the source went on through its cancel
             self._refuse(drawn, None)
-            return
+            return False
         try:
             lane = self._lane_of(drawn)
         except Exception as error:  # the user's throttler=: of a lazy source, its task's failure
             self._refuse(drawn, error)
-            return
+            return False
         lane.add(drawn)
         self.resume()
+        return True
 
     def pump(self) -> None:
         """Start what may start."""
@@ -356,7 +366,7 @@ class Run:
             self.counts.completed += 1
         else:
             self._count_lost(status, 1)
-        self.deliver(index, result)
+        self._deliver(index, result)
         if self._rule is not None:
             self._ask_rule()
 
@@ -432,6 +442,17 @@ class Run:
             self.clocks.call_at(give_up_at, self._others.give_up)
         self._look_whether_over()
 
+    def _hurry(self, reason: str) -> None:
+        """Stop; where it has stopped already, still give up before the run around does."""
+        if not self.stopping:
+            self.stop(reason)
+            return
+        give_up_at = self.clocks.give_up_at()
+        for task in list(self.due):
+            task.give_up_by(give_up_at)
+        if self._others:
+            self.clocks.call_at(give_up_at, self._others.give_up)
+
     def _stop_starting(
         self, reason: str | BaseException, status: TaskStatus, error_of: ErrorOf
     ) -> None:
@@ -441,7 +462,8 @@ class Run:
         self.drawing = False
         self.counts.reason = str(reason) or type(reason).__name__
         left, now = self._lanes.left, self.loop.time()
-        rest = self._lanes.close()
+        self._lanes.close()
+        rest = self._lanes.rest()
         if self._works:
             rest = [self._discarded(drawn) for drawn in rest]
         results = ((drawn[0], self._never_started(status, error_of, now, drawn)) for drawn in rest)
@@ -531,6 +553,8 @@ class Run:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        # A run is in cycles, which the collector finds; items and results don't wait for that.
+        self._source, self._deliver = SizedInput(()), _nowhere
 
     # Setting up.
 
@@ -553,6 +577,11 @@ class Run:
         for drawn in works:
             self._lane_of(drawn).add(drawn)
 
+    @property
+    def _handed_over(self) -> Sequence[Any]:
+        """The works of a sized input."""
+        return self._source.items if self._works and isinstance(self._source, SizedInput) else ()
+
     def _lane_of(self, drawn: Drawn) -> Lane:
         return self._lanes.of(self._settings.throttlers_of(drawn[1] if self._works else drawn[2]))
 
@@ -571,4 +600,4 @@ def spawner(loop: asyncio.AbstractEventLoop, depth: int) -> Callable[[Any], asyn
 
 
 def _nowhere(index: int, result: TaskResult[Any]) -> None:
-    raise AssertionError("a stream sets where its results go")
+    """Where results go once a run is over: there are none."""

@@ -34,10 +34,10 @@ class Task(Lender):
         run: the run it belongs to.
         lane: where it came from, and the next that needs the same slots.
         index: its position in the run's input.
-        item: the work, or the item of a map.
+        item: the work, or the item of a map; let go of at the end.
         result: the record that the caller gets.
         attempt_at: when the present attempt started (loop time); None between attempts.
-        handle: the asyncio.Task that runs it.
+        handle: the asyncio.Task that runs it, until that has ended.
         threads: threads that work for it; it keeps its slots until they have ended.
         verdict: status and error that it gets if it lets its cancel through.
         give_up_at: when its run stops waiting for it, once it is cancelled (loop time).
@@ -90,7 +90,9 @@ class Task(Lender):
         """Its asyncio.Task has ended."""
         if handle.cancelled() and self.verdict is None:
             self.returned = False  # it cancelled itself in its last step
+        self.handle = None  # or it would hold itself, through the context of the handle
         self.run.ended(self)
+        self.item = None
 
     def conclude(self) -> TaskStatus:
         """What became of a work that did not just return."""
@@ -137,10 +139,14 @@ class Task(Lender):
         if self.verdict is None:
             self.verdict = status, error
         self.cancelled = True
-        self.give_up_at = min(self.give_up_at, give_up_at)
-        self.run.alarms.set(self, self.give_up_at)
+        self.give_up_by(give_up_at)
         if self.handle is not None:
             self.handle.cancel()
+
+    def give_up_by(self, when: float) -> None:
+        """Have its run give up on it at *when*, if not earlier."""
+        self.give_up_at = min(self.give_up_at, when)
+        self.run.alarms.set(self, self.give_up_at)
 
     # Its threads.
 
@@ -149,7 +155,7 @@ class Task(Lender):
         self.threads -= 1
         if self._thread_waiter is not None and not self._thread_waiter.done():
             self._thread_waiter.set_result(None)
-        if not self.threads and self.handle is not None and self.handle.done():
+        if self.handle is None and not self.threads:
             self.run.freed(self)
 
     async def threads_ended(self) -> None:

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -109,27 +110,33 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
             outcome.append(_raising(error))
 
     def begin() -> None:
-        tasks.append(loop.create_task(carry()))
-        tasks[0].add_done_callback(lambda _: ended.set())
+        if not tasks:  # an interrupt may have it called twice
+            tasks.append(loop.create_task(carry()))
+            tasks[0].add_done_callback(lambda _: ended.set())
 
-    context = copy_context()
-    loop.call_soon_threadsafe(begin, context=context)
-    interrupt = _wait(ended, lambda: loop.call_soon_threadsafe(lambda: tasks[0].cancel()))
+    start = partial(loop.call_soon_threadsafe, begin, context=copy_context())
+    interrupt = _wait(ended, start, lambda: loop.call_soon_threadsafe(lambda: tasks[0].cancel()))
     if interrupt is not None:
         raise interrupt
     return outcome.pop()()
 
 
-def _wait(ended: threading.Event, cancel: Callable[[], object]) -> BaseException | None:
-    """Wait to the end, whatever interrupts; *cancel* at the first interrupt, and return it."""
+def _wait(
+    ended: threading.Event, start: Callable[[], object], cancel: Callable[[], object]
+) -> BaseException | None:
+    """*start*, and wait to the end; *cancel* at the first interrupt, which is returned."""
     interrupt: BaseException | None = None
+    steps = [start]
     while not ended.is_set():
         try:
+            while steps:
+                steps[0]()
+                del steps[0]
             ended.wait()
         except BaseException as error:  # KeyboardInterrupt: raised by the caller, after the drain
             if interrupt is None:
                 interrupt = error
-                cancel()
+                steps.append(cancel)
     return interrupt
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
+from types import CoroutineType
 from typing import Any, TypeAlias
 
 from agentos_parallel._core import threads
@@ -54,7 +55,7 @@ def begin(work: Any) -> Awaitable[Any]:
     Raises:
         TypeError: it is neither.
     """
-    if inspect.isawaitable(work):
+    if type(work) is CoroutineType or inspect.isawaitable(work):
         return work
     if is_async(work):
         return work()  # type: ignore[no-any-return]  # is_async() looked
@@ -69,30 +70,38 @@ def check_work(name: str, work: Any) -> None:
         TypeError: naming it as *name*.
     """
     if inspect.isasyncgenfunction(work) or inspect.isasyncgen(work):
-        raise TypeError(f"{name} is an async generator: a work returns one value; "
-                        "parallel_stream() or map() take one as their items")  # fmt: skip
-    if not (inspect.isawaitable(work) or callable(work)):
-        raise TypeError(f"{name} must be awaitable or a zero-argument function, got {shown(work)}")
+        raise TypeError(
+            f"{name} is an async generator: a work returns one value; parallel_stream() or map() "
+            "take one as their items"
+        )
+    if inspect.isawaitable(work) or callable(work):
+        return
+    given = f"{shown(work)} of type {type(work).__name__}"
+    many = isinstance(work, Iterable) and not isinstance(work, str | bytes)
+    hint = "; many works are unpacked, parallel_gather(*works)" if many else ""
+    raise TypeError(f"{name} must be awaitable or a zero-argument function, got {given}{hint}")
 
 
-def check_works(name: str, works: Iterable[Any], ids: Iterable[str] | None) -> None:
+def check_works(name: str, works: Sequence[Any], ids: Sequence[str] | None) -> None:
     """Refuse a bad work, or the same coroutine twice, before any of them starts.
 
     Raises:
         TypeError: a work is neither awaitable nor callable.
         ValueError: the same coroutine stands there twice.
     """
-    seen: dict[int, object] = {}
-    for position, work in enumerate(works) if ids is None else zip(ids, works, strict=True):
-        if inspect.iscoroutine(work):
-            if id(work) in seen:
-                raise ValueError(
-                    f"{name}[{position!r}] is the same coroutine as {name}[{seen[id(work)]!r}]: "
-                    "a coroutine runs only once"
-                )
-            seen[id(work)] = position
-        else:
-            check_work(f"{name}[{position!r}]", work)
+    keys: Sequence[Any] = range(len(works)) if ids is None else ids
+    for key, work in zip(keys, works, strict=True):
+        if type(work) is not CoroutineType:
+            check_work(f"{name}[{key!r}]", work)
+    if len(set(map(id, works))) == len(works):
+        return
+    first: dict[int, object] = {}
+    for key, work in zip(keys, works, strict=True):
+        if inspect.iscoroutine(work) and first.setdefault(id(work), key) != key:
+            raise ValueError(
+                f"{name}[{key!r}] is the same coroutine as {name}[{first[id(work)]!r}]: "
+                "a coroutine runs only once"
+            )
 
 
 def is_async(function: Any) -> bool:

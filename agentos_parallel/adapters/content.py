@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agentos_parallel.errors import error_text
-from agentos_parallel.jsonable import to_jsonable
+from agentos_parallel.errors import DeadlineExceeded, TaskTimeout, error_text
+from agentos_parallel.jsonable import shown_value, to_jsonable
 from agentos_parallel.results import GatherResult, TaskResult, TaskStatus, shorten
 
 MAX_RESULT_CHARS = 8_000
@@ -38,17 +38,20 @@ def describe_task(task: TaskResult[Any], agent: str) -> str:
 
 def why(task: TaskResult[Any]) -> str:
     """How a task ended that has no answer, in words."""
-    if task.status is TaskStatus.TIMEOUT and task.started_at:
-        return f"timed out after {task.duration_ms / 1000:.3g} s"
-    word = "failed" if task.status is TaskStatus.FAILED else "cancelled"
-    if task.status is TaskStatus.TIMEOUT:
+    if task.status is TaskStatus.TIMEOUT and not task.started_at:
         word = "never started"
+    elif task.status is TaskStatus.TIMEOUT:
+        word = f"timed out after {task.duration_ms / 1000:.3g} s"
+        if isinstance(task.error, TaskTimeout | DeadlineExceeded):
+            return word
+    else:
+        word = "failed" if task.status is TaskStatus.FAILED else "cancelled"
     return word if task.error is None else f"{word}: {error_text(task.error)}"
 
 
 def fenced(answer: object) -> str:
     """An answer as text between two marks; what is too long is cut, and says so."""
-    text = text_of(answer)
+    text = text_of(answer).replace("</answer", "<\\/answer")
     left_out = len(text) - MAX_RESULT_CHARS
     if left_out > 0:
         text = f"{text[:MAX_RESULT_CHARS]}\n... ({left_out} more characters)"
@@ -57,10 +60,10 @@ def fenced(answer: object) -> str:
 
 def text_of(answer: object) -> str:
     """An answer as text: itself, its JSON, or its repr."""
-    if isinstance(answer, str):
-        return answer or NO_ANSWER
-    if answer is None:
-        return NO_ANSWER
     value = to_jsonable(answer)
-    shown = isinstance(value, dict) and set(value) == {"repr", "type"}
-    return value["repr"] if shown else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value or NO_ANSWER
+    if value is None:
+        return NO_ANSWER
+    shown = shown_value(answer)
+    return shown["repr"] if value == shown else json.dumps(value, ensure_ascii=False)

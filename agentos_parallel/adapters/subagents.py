@@ -13,11 +13,10 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableSequence
-from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.runnables import Runnable, RunnableConfig
 
-from agentos_parallel._core.works import in_thread, is_async
+from agentos_parallel._core.works import call_of, in_thread
+from agentos_parallel.adapters.kinds import only_async, only_sync, unbound
 from agentos_parallel.checks import seconds, shown, text
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -57,11 +56,7 @@ class SubAgent:
                 f"got {shown(self.name)}"
             )
         text("description", self.description)
-        if not (isinstance(self.runnable, Runnable) or callable(self.runnable)):
-            raise TypeError(
-                "runnable must be a LangChain Runnable or a function of the task's text, "
-                f"got {shown(self.runnable)}"
-            )
+        call_of("runnable", self.runnable)
         if self.task_timeout is not None:
             seconds("task_timeout", self.task_timeout, none=" or None")
 
@@ -73,6 +68,8 @@ def by_name(agents: Iterable[SubAgent]) -> dict[str, SubAgent]:
         TypeError: something else stands among them.
         ValueError: there is none, or two have one name.
     """
+    if not isinstance(agents, Iterable):
+        raise TypeError(f"agents must be a list of SubAgents, got {shown(agents)}")
     named: dict[str, SubAgent] = {}
     for agent in agents:
         if not isinstance(agent, SubAgent):
@@ -99,12 +96,27 @@ async def ask(agent: SubAgent, task: str, config: Config, *, sync: bool) -> Any:
     """
     runnable = agent.runnable
     if not isinstance(runnable, Runnable):
-        return await (runnable(task) if is_async(runnable) else in_thread(runnable, task))
+        return answer_of(await call_of("runnable", runnable)(task))
     given = {"messages": [HumanMessage(task)]} if takes_messages(runnable) else task
-    in_a_thread = not only_async(runnable) if sync else only_sync(runnable)
-    if in_a_thread:
-        return answer_of(await in_thread(partial(runnable.invoke, given, config)))
-    return answer_of(await runnable.ainvoke(given, config))
+    return answer_of(await invoked(runnable, given, config, sync=sync))
+
+
+async def invoked(runnable: Runnable[Any, Any], given: Any, config: Config, *, sync: bool) -> Any:
+    """What *runnable* makes of *given*: called in a thread where it has no async way of its own.
+
+    *sync* is for a sync caller: called in a thread wherever it has a sync way.
+    """
+    if not only_async(runnable) if sync else only_sync(runnable):
+        try:
+            return await in_thread(partial(runnable.invoke, given, config))
+        except (NotImplementedError, TypeError) as error:
+            # Parts that can't be seen from outside: async-only middleware, what a lambda returns.
+            if not any(words in str(error) for words in _ONLY_ASYNC):
+                raise
+    return await runnable.ainvoke(given, config)
+
+
+_ONLY_ASYNC = ("Synchronous implementation", "Cannot invoke a coroutine function synchronously")
 
 
 class HumanNeededError(RuntimeError):
@@ -135,46 +147,3 @@ def takes_messages(runnable: Any) -> bool:
     """Whether *runnable* is a graph whose state has messages."""
     runnable = unbound(runnable)
     return "messages" in getattr(runnable, "channels", ())
-
-
-def unbound(runnable: Any) -> Any:
-    """What stands behind ``with_config``, ``bind`` and the like."""
-    while isinstance(runnable, RunnableBindingBase):
-        runnable = runnable.bound
-    return runnable
-
-
-def only_sync(runnable: Any) -> bool:
-    """Whether its ``ainvoke`` would be its ``invoke`` in a pool."""
-    runnable = unbound(runnable)
-    if isinstance(runnable, RunnableLambda):
-        return not hasattr(runnable, "afunc")
-    if isinstance(runnable, StructuredTool):
-        return runnable.coroutine is None
-    if isinstance(runnable, BaseTool):
-        return type(runnable)._arun is BaseTool._arun
-    if isinstance(runnable, RunnableSequence):
-        return all(map(only_sync, runnable.steps))
-    return type(runnable).ainvoke is Runnable.ainvoke
-
-
-def only_async(runnable: Any) -> bool:
-    """Whether its ``invoke`` would raise, for some part of it is a coroutine function alone."""
-    runnable = unbound(runnable)
-    if isinstance(runnable, RunnableLambda):
-        return not hasattr(runnable, "func")
-    if isinstance(runnable, StructuredTool):
-        return runnable.func is None
-    if isinstance(runnable, RunnableSequence):
-        return any(map(only_async, runnable.steps))
-    return any(_node_only_async(node.bound) for node in getattr(runnable, "nodes", {}).values())
-
-
-def _node_only_async(bound: Any) -> bool:
-    """The same of a graph's node: LangGraph's wrapper of a function, or a node with tools."""
-    tools = getattr(bound, "tools_by_name", {}).values()
-    if any(map(only_async, tools)):
-        return True
-    if isinstance(bound, Runnable) and getattr(bound, "func", bound) is not None:
-        return False
-    return getattr(bound, "afunc", None) is not None

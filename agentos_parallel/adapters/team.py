@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from agentos_parallel.adapters.subagents import Config, SubAgent, ask, by_name
+from langchain_core.runnables import Runnable
+
+from agentos_parallel._core.works import call_of
+from agentos_parallel.adapters.subagents import (
+    Config,
+    SubAgent,
+    answer_of,
+    ask,
+    by_name,
+    invoked,
+)
+from agentos_parallel.checks import seconds, shown
 from agentos_parallel.executor import ParallelExecutor
 from agentos_parallel.fanout import Aggregation, FanOutExecutor
 from agentos_parallel.results import FanOutResult
@@ -47,8 +58,13 @@ class Team:
         merge_fn: Any = None,
     ) -> None:
         self.agents = by_name(agents)
-        self.executor = ParallelExecutor(max_concurrent, timeout, task_timeout=task_timeout)
-        self.merge_fn = merge_fn
+        if task_timeout is not None:
+            seconds("task_timeout", task_timeout, none=" or None")
+        self.executor = ParallelExecutor(max_concurrent, timeout)
+        self.task_timeout = task_timeout
+        self.merge_fn = None if merge_fn is None else call_of("merge_fn", merge_fn)
+        if isinstance(merge_fn, Runnable):
+            self.merge_fn = partial(_merged, merge_fn)
 
     @property
     def listing(self) -> str:
@@ -62,7 +78,9 @@ class Team:
             RefusedError: there is none.
         """
         if name not in self.agents:
-            raise RefusedError(f"There is no agent {name!r}; there are: {', '.join(self.agents)}.")
+            raise RefusedError(
+                f"There is no agent {shown(name)}; there are: {', '.join(self.agents)}."
+            )
         return self.agents[name]
 
     async def run(
@@ -108,5 +126,8 @@ class Team:
 
     def _timeout_of(self, tasks: Mapping[str, Task], task_id: str) -> float | None:
         own = tasks[task_id].agent.task_timeout
-        default = self.executor.task_timeout
-        return own if own is not None or callable(default) else default
+        return self.task_timeout if own is None else own
+
+
+async def _merged(merge: Runnable[Any, Any], answers: list[Any]) -> Any:
+    return answer_of(await invoked(merge, answers, None, sync=False))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.tools import BaseTool, BaseToolkit
+from langchain_core.tools.base import ArgsSchema
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
@@ -19,11 +20,12 @@ from agentos_parallel._core.threads import run_sync
 from agentos_parallel.adapters.content import describe, describe_task, fenced
 from agentos_parallel.adapters.subagents import Config, SubAgent
 from agentos_parallel.adapters.team import RefusedError, Task, Team
-from agentos_parallel.arguments import entry_point
+from agentos_parallel.arguments import strict_call
+from agentos_parallel.checks import shown
 from agentos_parallel.errors import FanOutError
 from agentos_parallel.fanout import AGGREGATIONS, Aggregation
-from agentos_parallel.jsonable import to_jsonable
-from agentos_parallel.results import FanOutResult, GatherResult
+from agentos_parallel.jsonable import plain_text, to_jsonable
+from agentos_parallel.results import FanOutResult, GatherResult, shorten
 
 Answer: TypeAlias = tuple[str, dict[str, Any] | None]
 """Content for the model, and the artifact; None where nothing ran."""
@@ -35,7 +37,10 @@ _FORBID = ConfigDict(extra="forbid")
 
 def refused_arguments(error: ValidationError | ValidationErrorV1) -> str:
     """What is wrong with a model's arguments, without repeating them."""
-    told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
+    told = [
+        f"{shorten('.'.join(map(str, e['loc'])), 80)}: {shorten(e['msg'], 200)}"
+        for e in error.errors()[:5]
+    ]
     return f"These arguments can't be read: {'; '.join(told)}."
 
 
@@ -60,6 +65,12 @@ class TeamTool(BaseTool):
     def __init__(self, team: Team, **fields: Any) -> None:
         super().__init__(**fields)
         self._team = team
+
+    @property
+    def tool_call_schema(self) -> ArgsSchema:
+        """What the model is shown: LangChain's own copy of it would lose the enums."""
+        assert self.args_schema is not None
+        return self.args_schema
 
     def _plan(self, **arguments: Any) -> Plan:
         """The tasks that the arguments ask for.
@@ -104,11 +115,12 @@ class TeamTool(BaseTool):
             tasks, aggregation = self._plan(**arguments)
             outcome = await self._team.run(tasks, aggregation, timeout, config_of, sync=sync)
         except RefusedError as error:
-            return str(error), None
+            return plain_text(str(error)), None
         except FanOutError as error:  # the merge failed: the answers are there all the same
             outcome = FanOutResult(None, None, error.result or GatherResult())
-            return f"{error}\n\n{_content(outcome, tasks, 'all')}", _artifact(outcome, tasks)
-        return _content(outcome, tasks, aggregation), _artifact(outcome, tasks)
+            content = f"{error}\n\n{_content(outcome, tasks, 'all')}"
+            return plain_text(content), _artifact(outcome, tasks)
+        return plain_text(_content(outcome, tasks, aggregation)), _artifact(outcome, tasks)
 
 
 class ParallelGatherTool(TeamTool):
@@ -167,9 +179,11 @@ class FanOutTool(TeamTool):
         allowed = AGGREGATIONS if self._team.merge_fn is not None else AGGREGATIONS[:2]
         if aggregation not in allowed:
             raise RefusedError(
-                f"aggregation must be one of {', '.join(allowed)}, not {aggregation!r}."
+                f"aggregation must be one of {', '.join(allowed)}, not {shown(aggregation)}."
             )
         chosen = [self._team.agent(name) for name in agents or self._team.agents]
+        if len({agent.name for agent in chosen}) < len(chosen):
+            raise RefusedError("agents must name each agent once.")
         return Plan({agent.name: Task(agent, input) for agent in chosen}, aggregation)
 
 
@@ -227,7 +241,7 @@ class ParallelToolkit(BaseToolkit):
 
     _team: Team = PrivateAttr()
 
-    @entry_point
+    @strict_call
     def __init__(
         self,
         agents: Iterable[SubAgent],

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import signal
 import subprocess
 import sys
@@ -186,6 +187,53 @@ def test_an_exit_in_a_thread_leaves_none_alive() -> None:
     loop.close()
 
 
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_an_exit_in_a_source_leaves_none_alive(ending: type[BaseException]) -> None:
+    loop, work = VirtualTimeLoop(), Patient()
+
+    def items() -> Iterator[int]:
+        yield from (1, 2)
+        raise ending
+
+    with pytest.raises(ending):
+        loop.run_until_complete(parallel_map(work, items()))
+    assert work.started == work.ended
+    assert not asyncio.all_tasks(loop)
+    loop.close()
+
+
+def test_an_exit_in_a_nested_run_leaves_none_alive_on_any_level() -> None:
+    loop, work = VirtualTimeLoop(), Patient()
+
+    async def nest() -> None:
+        await parallel_gather(work, failing_after(1, KeyboardInterrupt()))
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(parallel_gather(nest, work))
+    assert work.started == work.ended == 2
+    assert not asyncio.all_tasks(loop)
+    loop.close()
+
+
+async def test_an_exit_behind_a_readers_back_comes_out_when_the_stream_is_closed() -> None:
+    work = Patient()
+    works: list[Any] = [work, partial(failing_after, 1, GeneratorExit())]
+    with pytest.raises(GeneratorExit):
+        async with ParallelExecutor().stream(works):
+            await asyncio.sleep(5)
+    assert work.started == work.ended == 1
+    assert not alive()
+
+
+async def test_an_exit_that_came_out_of_a_read_does_not_come_again() -> None:
+    stream = ParallelExecutor().stream([partial(failing_after, 1, GeneratorExit())])
+    with pytest.raises(GeneratorExit):
+        await anext(stream)
+    await stream.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
 def test_ctrl_c_comes_out_after_the_drain() -> None:
     work = Patient()
 
@@ -256,6 +304,14 @@ async def test_a_task_that_was_handed_over_ends_with_the_run() -> None:
     assert all(task.done() for task in tasks)
     assert work.started == work.ended == 3
     assert not alive()
+
+
+async def test_a_task_that_is_handed_over_twice_has_two_results_and_ends_once() -> None:
+    work = Patient()
+    task = asyncio.create_task(work())
+    result: GatherResult[Any] = await parallel_gather(task, task, timeout=2)
+    assert statuses(result) == [TaskStatus.TIMEOUT] * 2
+    assert work.started == work.ended == 1
 
 
 async def test_a_handed_over_task_that_is_queued_at_an_early_stop_ends_with_the_run() -> None:
@@ -411,6 +467,18 @@ async def test_a_source_that_ignores_its_cancel_is_given_up_and_logged(
     assert result.total_duration_ms == 3_000
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     await stubborn.let_go()
+
+
+async def test_an_endless_grace_waits_for_as_long_as_it_takes() -> None:
+    stubborn = Stubborn()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await stubborn()
+
+    asyncio.get_running_loop().call_later(HOUR, stubborn.release.set)
+    result = await parallel_map(asyncio.sleep, items(), timeout=2, grace=math.inf)
+    assert result.total_duration_ms == HOUR * 1000
 
 
 async def test_a_handed_over_task_that_ignores_its_cancel_in_the_queue_is_given_up(
@@ -752,6 +820,25 @@ async def test_a_run_opened_in_a_thread_that_is_abandoned_already_is_cancelled(
     assert not started
 
 
+async def test_an_abandoned_thread_may_have_closed_the_loop_of_its_run(
+    blocked: threading.Event,
+) -> None:
+    def in_thread() -> None:
+        loop = asyncio.new_event_loop()
+        run = loop.create_task(parallel_map(asyncio.sleep, [HOUR]))
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.set_exception_handler(lambda *_: None)  # the run is left pending
+        loop.close()
+        blocked.wait()
+        del run
+
+    result: GatherResult[Any] = await parallel_gather(
+        in_thread, failing_after(0.25, ValueError()), fail_fast=True
+    )
+    assert result.results[0].abandoned
+    blocked.set()
+
+
 async def test_a_run_opened_in_an_abandoned_task_is_cancelled() -> None:
     stubborn = Stubborn()
     work = Patient()
@@ -785,11 +872,11 @@ async def test_after_a_bare_break_the_rest_is_cancelled_once_the_iterator_is_col
 async def test_until_it_is_collected_nothing_starts_beyond_the_unread_results() -> None:
     started = finished = read = 0
 
-    async def work(_: int) -> None:
+    async def work(item: int) -> None:
         nonlocal started, finished
         assert finished - read < 3
         started += 1
-        await asyncio.sleep(1)
+        await asyncio.sleep(1 + item % 3 / 4)  # no two end at once
         finished += 1
 
     stream = parallel_stream(work, range(1000), max_concurrent=3)

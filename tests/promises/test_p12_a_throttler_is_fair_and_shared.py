@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -28,6 +29,11 @@ from tests.ways import WAYS, Gauge, Way
 
 async def second() -> None:
     await asyncio.sleep(1)
+
+
+def always(*throttlers: TaskThrottler) -> Callable[[object], Sequence[TaskThrottler]]:
+    """The function of the item that gives the same for each."""
+    return lambda _: throttlers
 
 
 async def ignores_its_cancel(release: asyncio.Event) -> None:
@@ -339,8 +345,8 @@ def test_a_release_in_one_thread_wakes_a_waiter_in_another() -> None:
     waiter = threading.Thread(target=lambda: asyncio.run(wait()))
     waiter.start()
     assert waits.wait(10)
-    while not throttler.waiting:
-        pass
+    while not throttler.waiting and waiter.is_alive():
+        time.sleep(0.001)
     order.append("holder")
     throttler.release()
     waiter.join(10)
@@ -602,6 +608,37 @@ def test_a_grant_on_its_way_to_a_closing_loop_reaches_who_waited_behind() -> Non
     assert throttler.active == 0
 
 
+def test_a_request_that_finds_a_lost_grant_serves_who_waited_first() -> None:
+    throttler = TaskThrottler(1)
+    assert throttler.try_acquire()
+    loop = abandoned_waiter(throttler)
+
+    async def wait_behind() -> None:
+        first = asyncio.create_task(throttler.acquire())
+        await settle()
+        throttler.release()
+        loop.close()
+        second = asyncio.create_task(throttler.acquire())
+        async with asyncio.timeout(5):
+            await first
+            assert not second.done()
+            throttler.release()
+            await second
+
+    run_virtually(wait_behind())
+    throttler.release()
+    assert throttler.active == throttler.waiting == 0
+
+
+def test_try_acquire_finds_a_lost_grant() -> None:
+    throttler = TaskThrottler(1)
+    assert throttler.try_acquire()
+    loop = abandoned_waiter(throttler)
+    throttler.release()
+    loop.close()
+    assert throttler.try_acquire()
+
+
 async def test_a_grant_that_meets_the_end_of_its_run_goes_on() -> None:
     throttler = TaskThrottler(1)
     await throttler.acquire()
@@ -747,9 +784,7 @@ async def test_equal_limits_in_a_circle_do_not_deadlock() -> None:
 
     async with asyncio.TaskGroup() as group:
         for several in needs:
-            group.create_task(
-                parallel_gather(second, throttler=lambda _, several=several: several, timeout=None)
-            )
+            group.create_task(parallel_gather(second, throttler=always(*several), timeout=None))
     assert a.active == b.active == c.active == 0
     assert a.waiting == b.waiting == c.waiting == 0
 
@@ -759,9 +794,7 @@ async def test_the_order_outlasts_a_resize() -> None:
     async with asyncio.TaskGroup() as group:
         for number in range(30):
             pair = (a, b) if number % 2 else (b, a)
-            group.create_task(
-                parallel_gather(*[second] * 2, throttler=lambda _, pair=pair: pair, timeout=None)
-            )
+            group.create_task(parallel_gather(*[second] * 2, throttler=always(*pair), timeout=None))
         for limits in ((3, 1), (1, 3), (2, 2), (1, 1)):
             await asyncio.sleep(3.5)
             a.resize(limits[0])
@@ -772,9 +805,7 @@ async def test_the_order_outlasts_a_resize() -> None:
 async def test_a_saturated_agent_keeps_no_slot_of_the_provider_from_others() -> None:
     provider, agent = TaskThrottler(4), TaskThrottler(1)
     async with asyncio.TaskGroup() as group:
-        slow = group.create_task(
-            parallel_gather(*[second] * 3, throttler=lambda _: (provider, agent))
-        )
+        slow = group.create_task(parallel_gather(*[second] * 3, throttler=always(provider, agent)))
         await settle()
         assert (agent.active, provider.active) == (1, 1)
         quick = group.create_task(parallel_gather(*[second] * 3, throttler=provider))
@@ -787,7 +818,7 @@ async def test_of_equal_limits_the_older_is_taken_first() -> None:
     await older.acquire()
     await older.acquire()
     async with asyncio.TaskGroup() as group:
-        group.create_task(parallel_gather(second, throttler=lambda _: (younger, older)))
+        group.create_task(parallel_gather(second, throttler=always(younger, older)))
         await asyncio.sleep(1)
         assert (older.waiting, younger.active) == (1, 0)
         older.release()
@@ -800,7 +831,7 @@ async def test_the_clock_starts_when_a_task_has_all_its_slots() -> None:
     await wide.acquire()
     asyncio.get_running_loop().call_later(7, wide.release)
     result = await parallel_gather(
-        partial(asyncio.sleep, 3), throttler=lambda _: (narrow, wide), task_timeout=4
+        partial(asyncio.sleep, 3), throttler=always(narrow, wide), task_timeout=4
     )
     (task,) = result.results
     assert task.status is TaskStatus.COMPLETED
@@ -815,7 +846,7 @@ async def test_task_timeout_counts_from_the_last_slot() -> None:
     await wide.acquire()
     asyncio.get_running_loop().call_later(7, wide.release)
     result = await parallel_gather(
-        partial(asyncio.sleep, 5), throttler=lambda _: (narrow, wide), task_timeout=4
+        partial(asyncio.sleep, 5), throttler=always(narrow, wide), task_timeout=4
     )
     assert isinstance(result.results[0].error, TaskTimeout)
     assert result.total_duration_ms == 11_000
@@ -826,7 +857,7 @@ async def test_a_run_cancelled_between_two_slots_gives_the_first_back() -> None:
     narrow, wide = TaskThrottler(1), TaskThrottler(2)
     await wide.acquire()
     await wide.acquire()
-    result = await parallel_gather(second, throttler=lambda _: (narrow, wide), timeout=3)
+    result = await parallel_gather(second, throttler=always(narrow, wide), timeout=3)
     assert result.results[0].started_at == 0.0
     assert (narrow.active, narrow.waiting) == (0, 0)
     assert (wide.active, wide.waiting) == (2, 0)
@@ -837,15 +868,13 @@ async def test_slots_lent_to_a_nested_run_are_taken_back_in_the_one_order() -> N
 
     async def nests() -> None:
         await asyncio.sleep(1)
-        await parallel_gather(second, throttler=lambda _: (b, a))
+        await parallel_gather(second, throttler=always(b, a))
         await asyncio.sleep(1)
 
     async with asyncio.TaskGroup() as group:
         for number in range(6):
             pair = (a, b) if number % 2 else (b, a)
-            group.create_task(
-                parallel_gather(nests, throttler=lambda _, pair=pair: pair, timeout=None)
-            )
+            group.create_task(parallel_gather(nests, throttler=always(*pair), timeout=None))
     assert now() == START + 18
     assert a.active == b.active == a.waiting == b.waiting == 0
 
@@ -854,7 +883,7 @@ async def test_a_throttler_named_twice_is_taken_once() -> None:
     throttler = TaskThrottler(1)
     result = await ParallelExecutor(throttler=throttler).gather([second], throttler=throttler)
     assert result.all_succeeded
-    result = await parallel_gather(second, throttler=lambda _: (throttler, throttler))
+    result = await parallel_gather(second, throttler=always(throttler, throttler))
     assert result.all_succeeded
     assert throttler.peak == 1
 
@@ -904,6 +933,6 @@ async def test_an_abandoned_thread_keeps_its_slot_until_it_ends() -> None:
     assert result.abandoned == 1
     assert throttler.active == 1
     release.set()
-    result = await parallel_gather(second, throttler=throttler)
-    assert result.all_succeeded
+    after_it = await parallel_gather(second, throttler=throttler)
+    assert after_it.all_succeeded
     assert throttler.active == 0

@@ -229,12 +229,16 @@ async def works_with_types_of_their_own() -> None:
     assert_type(await executor.gather(awaitables), GatherResult[int])
     async_factories: list[Callable[[], Awaitable[int]]] = []
     assert_type(await executor.gather(async_factories), GatherResult[int])
-    factories: tuple[Callable[[], int], ...] = ()
+    factories: list[Callable[[], int]] = []
     assert_type(await executor.gather(factories), GatherResult[int])
     futures: set[asyncio.Future[int]] = set()
     assert_type(await executor.gather(futures), GatherResult[int])
 
 
-async def works_drawn_lazily(drawn: AsyncIterator[Coroutine[Any, Any, int]]) -> None:
+async def works_of_other_collections(
+    drawn: AsyncIterator[Coroutine[Any, Any, int]], factories: tuple[Callable[[], int], ...]
+) -> None:
     assert_type(await ParallelExecutor().gather(drawn), GatherResult[int])
     assert_type(ParallelExecutor().stream(drawn), ResultStream[int])
+    assert_type(await ParallelExecutor().gather(factories), GatherResult[int])
+    assert_type(await parallel_gather(*factories), GatherResult[int])

@@ -1,0 +1,119 @@
+"""How a Runnable can be called: sync, async, or both, found by looking at its parts.
+
+LangChain answers a missing way in two manners: an ``ainvoke`` that runs ``invoke`` in the loop's
+default pool, which ``asyncio.run`` joins at its end, and an ``invoke`` that raises. Calling it to
+find out was refused: the parts before the one that raises would have been paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import (
+    RouterRunnable,
+    Runnable,
+    RunnableAssign,
+    RunnableBranch,
+    RunnableGenerator,
+    RunnableLambda,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableBindingBase, RunnableEachBase
+from langchain_core.runnables.config import run_in_executor
+from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.tools import BaseTool, StructuredTool
+
+
+def only_sync(runnable: Any) -> bool:
+    """Whether its ``ainvoke`` would come down to its ``invoke`` in a pool."""
+    parts = list(parts_of(runnable))
+    return all(map(only_sync, parts)) if parts else not _has_async(runnable)
+
+
+def only_async(runnable: Any) -> bool:
+    """Whether its ``invoke`` would raise, for some part of it is a coroutine function alone."""
+    parts = list(parts_of(runnable))
+    return any(map(only_async, parts)) if parts else not _has_sync(runnable)
+
+
+def unbound(runnable: Any) -> Any:
+    """What stands behind ``with_config``, ``bind`` and the like."""
+    while isinstance(runnable, RunnableBindingBase):
+        runnable = runnable.bound
+    return runnable
+
+
+def parts_of(runnable: Any) -> Iterator[Any]:
+    """What a Runnable that is made of others is made of; nothing of one that is not."""
+    if isinstance(runnable, RunnableBindingBase | RunnableEachBase):
+        yield runnable.bound
+    elif isinstance(runnable, RunnableSequence):
+        yield from runnable.steps
+    elif isinstance(runnable, RunnableParallel):
+        yield from runnable.steps__.values()
+    elif isinstance(runnable, RunnableWithFallbacks):
+        yield from runnable.runnables
+    elif isinstance(runnable, RouterRunnable):
+        yield from runnable.runnables.values()
+    elif isinstance(runnable, RunnableAssign):
+        yield runnable.mapper
+    elif isinstance(runnable, DynamicRunnable):
+        yield runnable.default
+    elif isinstance(runnable, RunnableBranch):
+        yield from (part for branch in runnable.branches for part in branch)
+        yield runnable.default
+    else:
+        yield from _parts_of_graph(runnable)
+
+
+def _parts_of_graph(runnable: Any) -> Iterator[Any]:
+    """Of a graph its nodes and their conditional edges, of a node with tools the tools."""
+    yield from getattr(runnable, "tools_by_name", {}).values()
+    nodes = getattr(runnable, "nodes", None)
+    if not isinstance(nodes, dict):
+        return
+    for node in nodes.values():
+        yield node.bound
+        for writer in getattr(node, "writers", ()):
+            path = getattr(getattr(getattr(writer, "func", None), "__self__", None), "path", None)
+            if path is not None:
+                yield path
+
+
+def _has_sync(runnable: Any) -> bool:
+    for kind, sync, _ in _KINDS:
+        if isinstance(runnable, kind):
+            return sync(runnable)
+    return getattr(runnable, "func", runnable) is not None  # LangGraph's wrapper of a function
+
+
+def _has_async(runnable: Any) -> bool:
+    for kind, _, own_async in _KINDS:
+        if isinstance(runnable, kind):
+            return own_async(runnable)
+    if not hasattr(runnable, "afunc"):
+        return type(runnable).ainvoke is not Runnable.ainvoke
+    # LangGraph's wrapper of a function, whose default is a pool too.
+    afunc = runnable.afunc
+    return afunc is not None and getattr(afunc, "func", None) is not run_in_executor
+
+
+def _model_has_async(model: Any) -> bool:
+    kind, base = type(model), BaseChatModel
+    return kind._agenerate is not base._agenerate or kind._astream is not base._astream
+
+
+_Has = Callable[[Any], bool]
+
+# A kind of Runnable, whether one has a sync way, and whether it has an async way of its own.
+_KINDS: tuple[tuple[type[Any], _Has, _Has], ...] = (
+    (RunnableLambda, lambda r: hasattr(r, "func"), lambda r: hasattr(r, "afunc")),
+    (RunnableGenerator, lambda r: hasattr(r, "_transform"), lambda r: hasattr(r, "_atransform")),
+    (StructuredTool, lambda r: r.func is not None, lambda r: r.coroutine is not None),
+    (BaseTool, lambda _: True, lambda r: type(r)._arun is not BaseTool._arun),
+    (BaseChatModel, lambda _: True, _model_has_async),
+)

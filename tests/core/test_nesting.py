@@ -1,0 +1,375 @@
+"""Nesting: what a task inherits from the run around it, and what it lends to runs in it."""
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentos_parallel import (
+    FanOutExecutor,
+    GatherResult,
+    ParallelExecutor,
+    TaskResult,
+    TaskStatus,
+    TaskThrottler,
+    parallel_gather,
+    parallel_map,
+    parallel_stream,
+    remaining,
+)
+from agentos_parallel._core.nesting import lent
+from agentos_parallel._core.run import Run
+from agentos_parallel._core.sources import SizedInput
+from agentos_parallel.settings import Settings
+from tests.pieces import Stubborn, after, alive, now, settle
+from tests.virtual_time import run_virtually
+
+
+async def left() -> float | None:
+    return remaining()
+
+
+class Load:
+    """The func of a map; knows how many work at once."""
+
+    def __init__(self) -> None:
+        self.active = self.peak = self.done = 0
+
+    async def __call__(self, seconds: float) -> None:
+        self.active += 1
+        self.peak = max(self.peak, self.active)
+        try:
+            await asyncio.sleep(seconds)
+            self.done += 1
+        finally:
+            self.active -= 1
+
+
+# remaining()
+
+
+async def test_outside_a_run_there_is_no_time_to_tell() -> None:
+    assert remaining() is None
+
+
+async def test_without_a_deadline_there_is_no_time_to_tell() -> None:
+    assert (await parallel_gather(left, timeout=None)).get_results() == [None]
+
+
+async def test_remaining_counts_down_to_the_deadline() -> None:
+    async def twice() -> list[float | None]:
+        first = remaining()
+        await asyncio.sleep(3)
+        return [first, remaining()]
+
+    assert (await parallel_gather(twice, timeout=10)).get_results() == [[10, 7]]
+
+
+async def test_the_wait_in_the_queue_counts() -> None:
+    async def later(_: int) -> float | None:
+        await asyncio.sleep(2)
+        return remaining()
+
+    result = await parallel_map(later, [1, 2], max_concurrent=1, timeout=10)
+    assert result.get_results() == [8, 6]
+
+
+async def test_remaining_is_never_below_zero() -> None:
+    async def lingers() -> float | None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(2)
+        return remaining()
+
+    assert (await parallel_gather(lingers, timeout=3)).get_results() == [0.0]
+
+
+async def test_a_thread_knows_the_time_that_is_left() -> None:
+    result = await parallel_gather(remaining, timeout=10)
+    assert result.get_results() == [10]
+
+
+async def test_remaining_is_told_in_a_stream_and_in_a_race() -> None:
+    stream = ParallelExecutor().stream([left], timeout=10)
+    assert [task.result async for task in stream] == [10]
+    assert await FanOutExecutor(aggregation="first", timeout=10).fan_out([left]) == 10
+
+
+async def test_a_task_made_by_a_work_knows_it_too() -> None:
+    async def work() -> float | None:
+        return await asyncio.create_task(left())
+
+    assert (await parallel_gather(work, timeout=10)).get_results() == [10]
+
+
+async def test_after_the_run_there_is_no_time_to_tell() -> None:
+    await parallel_gather(left, timeout=10)
+    assert remaining() is None
+
+
+# Lending.
+
+
+async def test_outside_a_run_lending_does_nothing() -> None:
+    async with lent():
+        await asyncio.sleep(1)
+    throttler = TaskThrottler(1)
+    async with throttler, lent():
+        assert throttler.active == 1
+
+
+async def test_runs_in_runs_on_one_slot_do_not_deadlock() -> None:
+    executor = ParallelExecutor(max_concurrent=1)
+    load = Load()
+
+    async def nest(level: int) -> None:
+        if level:
+            await executor.map(nest, [level - 1] * 2)
+        else:
+            await load(1)
+
+    result = await executor.map(nest, [3, 3])
+    assert result.all_succeeded
+    assert (load.done, load.peak) == (16, 1)
+    assert result.total_duration_ms == 16_000
+
+
+async def test_two_runs_in_one_task_at_once_take_its_slot_back_once() -> None:
+    executor, load = ParallelExecutor(max_concurrent=1), Load()
+
+    async def nest() -> int:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(executor.map(load, [1]))
+            group.create_task(executor.map(load, [2, 2]))
+        await load(1)
+        return load.active
+
+    result = await executor.gather([nest, nest])
+    assert result.get_results() == [0, 0]
+    assert load.peak == 1
+    assert isinstance(executor.throttler, TaskThrottler)
+    assert (executor.throttler.active, executor.throttler.waiting) == (0, 0)
+
+
+async def test_a_run_opened_while_another_takes_the_slot_back_does_not_deadlock() -> None:
+    executor, load = ParallelExecutor(max_concurrent=1), Load()
+
+    async def nest() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(executor.map(load, [1]))
+            await asyncio.sleep(1.5)  # the slot is somebody else's by now
+            group.create_task(executor.map(load, [1]))
+
+    result = await executor.gather([nest, partial(load, 5)])
+    assert result.all_succeeded
+    assert load.peak == 1
+    assert isinstance(executor.throttler, TaskThrottler)
+    assert executor.throttler.active == 0
+
+
+async def test_a_run_that_ends_while_another_takes_the_slot_back_waits_with_it() -> None:
+    throttler, load = TaskThrottler(1), Load()
+
+    async def nest() -> float:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parallel_map(asyncio.sleep, [1]))
+            await asyncio.sleep(1.5)
+            group.create_task(parallel_map(asyncio.sleep, [1]))
+        return now()
+
+    began = now()
+    result: GatherResult[Any] = await parallel_gather(nest, partial(load, 5), throttler=throttler)
+    assert result.results[0].result == began + 5
+    assert (throttler.active, throttler.peak) == (0, 1)
+
+
+async def test_a_slot_that_comes_back_while_another_run_is_open_is_lent_again() -> None:
+    throttler, load = TaskThrottler(1), Load()
+
+    async def nest() -> float:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parallel_map(asyncio.sleep, [1]))
+            await asyncio.sleep(1.5)
+            group.create_task(parallel_map(asyncio.sleep, [6]))
+        return now()
+
+    # The slot comes at 5 s, when the second run is open: a third work has it until 10 s.
+    began = now()
+    works: list[Any] = [nest, partial(load, 5), partial(load, 5)]
+    result: GatherResult[Any] = await parallel_gather(*works, throttler=throttler)
+    assert result.results[2].started_at == began + 5
+    assert result.results[0].result == began + 10
+    assert (throttler.active, throttler.peak) == (0, 1)
+
+
+async def test_two_runs_that_end_together_wait_together_for_the_slot() -> None:
+    throttler, load = TaskThrottler(1), Load()
+
+    async def nest() -> float:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parallel_map(asyncio.sleep, [1]))
+            group.create_task(parallel_map(asyncio.sleep, [1]))
+        return now()
+
+    began = now()
+    result: GatherResult[Any] = await parallel_gather(nest, partial(load, 5), throttler=throttler)
+    assert result.results[0].result == began + 5
+    assert throttler.active == 0
+
+
+async def test_the_slot_comes_back_before_those_that_wait() -> None:
+    throttler = TaskThrottler(1)
+    order: list[str] = []
+
+    async def nest() -> None:
+        await parallel_map(asyncio.sleep, [1])
+        order.append("lender")
+        await asyncio.sleep(1)
+
+    async def plain(name: str) -> None:
+        await asyncio.sleep(2)
+        order.append(name)
+
+    await parallel_gather(nest, partial(plain, "a"), partial(plain, "b"), throttler=throttler)
+    assert order == ["a", "lender", "b"]
+
+
+async def test_a_cancelled_task_goes_on_without_its_slot() -> None:
+    throttler, stubborn = TaskThrottler(1), Stubborn()
+
+    async def nest() -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await parallel_map(asyncio.sleep, [60])
+        return "gone on"
+
+    result: GatherResult[Any] = await parallel_gather(
+        nest, stubborn, throttler=throttler, timeout=3, grace=1
+    )
+    assert result.results[0].result == "gone on"
+    assert result.results[1].abandoned
+    assert throttler.active == 1
+    await stubborn.let_go()
+    assert throttler.active == 0
+
+
+async def test_a_task_cancelled_while_it_takes_the_slot_back_ends_at_once() -> None:
+    throttler, load = TaskThrottler(1), Load()
+
+    async def nest() -> None:
+        await parallel_map(asyncio.sleep, [1])
+
+    result: GatherResult[Any] = await parallel_gather(
+        nest, partial(load, 60), throttler=throttler, timeout=3
+    )
+    assert [task.status for task in result.results] == [TaskStatus.TIMEOUT] * 2
+    assert result.total_duration_ms == 3_000
+    assert (throttler.active, throttler.waiting) == (0, 0)
+
+
+async def test_a_stream_in_a_task_lends_only_while_it_is_asked() -> None:
+    throttler, load = TaskThrottler(1), Load()
+
+    async def nest() -> None:
+        stream = parallel_stream(asyncio.sleep, [1, 1], max_concurrent=1)
+        async for _ in stream:
+            await load(2)
+
+    result = await parallel_gather(nest, nest, throttler=throttler)
+    assert result.all_succeeded
+    assert load.peak == 1
+    assert throttler.active == 0
+
+
+async def test_a_run_in_a_thread_borrows_the_slot_of_its_task() -> None:
+    throttler = TaskThrottler(1)
+
+    def nest() -> list[str]:
+        return asyncio.run(
+            parallel_gather(after(0, "in"), after(0, "side"), throttler=throttler)
+        ).get_results()
+
+    result = await parallel_gather(nest, throttler=throttler)
+    assert result.get_results() == [["in", "side"]]
+    assert throttler.active == 0
+
+
+async def test_a_run_left_to_itself_after_its_task_ended_ends_all_the_same() -> None:
+    load = Load()
+    orphans: list[asyncio.Task[Any]] = []
+
+    async def leaves() -> None:
+        orphans.append(asyncio.create_task(parallel_map(load, [2, 2])))
+        await settle()
+
+    result = await parallel_gather(leaves, throttler=TaskThrottler(1))
+    assert result.results[0].duration_ms == 0
+    assert (await orphans[0]).all_succeeded
+    assert load.done == 2
+
+
+async def test_a_run_opened_after_its_task_ended_is_nobodys() -> None:
+    async def opens_late() -> float | None:
+        await asyncio.sleep(5)
+        return (await parallel_gather(left, timeout=None)).get_results()[0]
+
+    made: list[asyncio.Task[float | None]] = []
+
+    async def leaves() -> None:
+        made.append(asyncio.create_task(opens_late()))
+
+    await parallel_gather(leaves, timeout=3)
+    assert await made[0] is None
+    assert not alive()
+
+
+async def test_a_cancel_from_a_thread_that_comes_too_late_changes_nothing() -> None:
+    results: dict[int, TaskResult[Any]] = {}
+    run = Run(SizedInput([1]), asyncio.sleep, Settings(), results.__setitem__)
+    run.open()
+    await run.finish()
+    run.cancel_from_thread()
+    await settle()
+    await run.finish()
+    assert results[0].status is TaskStatus.COMPLETED
+    assert run.exit is None
+
+
+# For any tree of runs.
+
+TREES: st.SearchStrategy[Any] = st.recursive(
+    st.sampled_from([0.0, 0.5, 1.0, 60.0]),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=12,
+).filter(lambda tree: isinstance(tree, list))
+
+
+@given(TREES, st.integers(1, 3), st.sampled_from([None, 2.0, 5.0]), st.booleans())
+@settings(deadline=None, max_examples=150)
+def test_any_tree_of_runs_on_one_throttler_keeps_its_limit_and_ends(
+    tree: list[Any], limit: int, timeout: float | None, fail_fast: bool
+) -> None:
+    throttler, load = TaskThrottler(limit), Load()
+    executor = ParallelExecutor(throttler=throttler, timeout=None, task_timeout=9)
+
+    async def grow(node: list[Any] | float) -> None:
+        if isinstance(node, list):
+            result = await executor.map(grow, node, fail_fast=fail_fast)
+            assert result.total == len(node)
+            await load(0.25)
+        else:
+            await load(node)
+
+    async def main() -> None:
+        result = await executor.map(grow, tree, timeout=timeout)
+        assert result.total == len(tree)
+        assert all(task.status is not TaskStatus.FAILED for task in result.results)
+        assert result.abandoned == 0
+        assert not alive()
+
+    run_virtually(main())
+    assert load.peak <= limit
+    assert load.active == 0
+    assert (throttler.active, throttler.waiting) == (0, 0)

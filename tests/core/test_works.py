@@ -1,0 +1,204 @@
+"""What a user may hand over; the rest stands in promises/test_p03, p13 and p14."""
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+
+from agentos_parallel import (
+    ParallelExecutor,
+    TaskStatus,
+    TaskThrottler,
+    fan_out,
+    parallel_gather,
+    parallel_map,
+)
+from tests.pieces import after
+
+
+class Lazy:
+    """An awaitable that is no coroutine."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return after(1, self.value).__await__()
+
+
+class Both(Lazy):
+    """Awaitable and callable: a work to be awaited."""
+
+    def __call__(self) -> str:
+        raise AssertionError("it was called")
+
+
+class Endpoint:
+    """An async function behind a descriptor and a partial method."""
+
+    async def ask(self, question: str, style: str) -> str:
+        return f"{question} {style}"
+
+    ask_briefly = functools.partialmethod(ask, style="briefly")
+
+
+async def test_every_kind_of_awaitable_is_a_work() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.set_result("future")
+    works: list[Awaitable[str]] = [
+        after(1, "coroutine"),
+        asyncio.create_task(after(1, "task")),
+        future,
+        Lazy("lazy"),
+        Both("both"),
+    ]
+    result = await parallel_gather(*works)
+    assert result.get_results() == ["coroutine", "task", "future", "lazy", "both"]
+
+
+async def test_every_kind_of_factory_is_a_work() -> None:
+    works: list[Callable[[], Any]] = [
+        lambda: "value",
+        lambda: after(1, "awaitable"),
+        functools.partial(after, 1, "partial"),
+        functools.partial(str, "class"),
+        "method".upper,
+        AsyncMock(return_value="mock"),
+    ]
+    result = await parallel_gather(*works)
+    assert result.get_results() == ["value", "awaitable", "partial", "class", "METHOD", "mock"]
+
+
+async def test_a_factory_is_called_once_for_each_task() -> None:
+    work, sync_work = AsyncMock(), Mock()
+    await parallel_gather(work, work, sync_work)
+    assert (work.await_count, sync_work.call_count) == (2, 1)
+
+
+async def test_func_is_called_when_the_slot_is_there_and_not_before() -> None:
+    calls: list[float] = []
+
+    def start(seconds: int) -> Awaitable[None]:
+        calls.append(loop.time())
+        return asyncio.sleep(seconds)
+
+    async def start_async(seconds: int) -> None:
+        await start(seconds)
+
+    loop = asyncio.get_running_loop()
+    for func in (start, start_async):
+        calls.clear()
+        began = loop.time()
+        await parallel_map(func, [2, 3, 4], max_concurrent=1)
+        assert [when - began for when in calls] == [0, 2, 5]
+
+
+async def test_what_the_call_itself_raises_is_the_tasks_failure() -> None:
+    class Agent:
+        def ainvoke(self, item: int) -> Awaitable[int]:
+            raise LookupError(item)
+
+    async def needs_two(a: int, b: int) -> None: ...
+
+    funcs: dict[Any, type[Exception]] = {Agent(): LookupError, needs_two: TypeError}
+    for func, error in funcs.items():
+        result = await parallel_map(func, [1, 2])
+        assert result.failed == 2
+        assert isinstance(result.results[0].error, error)
+
+
+async def test_a_factory_that_needs_arguments_fails() -> None:
+    work: Any = after
+    result = await parallel_gather(work, lambda: 1)
+    assert isinstance(result.results[0].error, TypeError)
+    assert result.get_results() == [1]
+
+
+async def test_a_partial_method_is_a_function() -> None:
+    result = await parallel_map(Endpoint().ask_briefly, ["why"])
+    assert result.get_results() == ["why briefly"]
+
+
+async def test_an_async_call_that_gives_no_awaitable_is_its_tasks_failure() -> None:
+    class Agent:
+        def ainvoke(self, item: int) -> int:
+            return item
+
+    agent: Any = Agent()
+    result = await parallel_map(agent, [1])
+    assert isinstance(result.results[0].error, TypeError)
+
+
+async def test_a_class_with_ainvoke_is_a_class() -> None:
+    class Agent:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def ainvoke(self, item: int) -> int:
+            return item
+
+    kind: Any = Agent
+    result = await parallel_map(kind, ["a"])
+    assert result.get_results()[0].name == "a"
+
+
+async def test_a_task_handed_over_is_cancelled_with_the_run() -> None:
+    task = asyncio.create_task(asyncio.sleep(60))
+    result = await parallel_gather(task, timeout=2)
+    assert result.results[0].status is TaskStatus.TIMEOUT
+    assert task.cancelled()
+
+
+async def test_a_task_that_was_cancelled_elsewhere_is_cancelled() -> None:
+    task = asyncio.create_task(asyncio.sleep(60))
+    asyncio.get_running_loop().call_later(1, task.cancel)
+    result = await parallel_gather(task, after(2, "other"))
+    assert [each.status.value for each in result.results] == ["cancelled", "completed"]
+
+
+async def test_a_factory_alone_can_be_run_twice() -> None:
+    work = AsyncMock(side_effect=[ConnectionError, "answer"])
+    result = await fan_out([work], retry_failed=True)
+    assert result.get_results() == ["answer"]
+    assert work.await_count == 2
+
+
+@pytest.mark.leaky
+@pytest.mark.realtime
+def test_a_thread_that_ends_after_its_loop_gives_its_slot_back() -> None:
+    throttler, release = TaskThrottler(1), threading.Event()
+    result = asyncio.run(
+        parallel_gather(lambda: release.wait(10), throttler=throttler, timeout=0.02)
+    )
+    assert result.abandoned == 1
+    assert throttler.active == 1
+    release.set()
+    late = asyncio.run(ParallelExecutor(throttler=throttler, timeout=10).gather([lambda: 1]))
+    assert late.get_results() == [1]
+    assert throttler.active == 0
+
+
+@pytest.mark.leaky
+@pytest.mark.realtime
+def test_what_a_thread_gives_after_its_loop_has_ended_is_closed() -> None:
+    release, made = threading.Event(), threading.Event()
+    coroutines: list[Any] = []
+
+    def late() -> Awaitable[str]:
+        release.wait(10)
+        coroutines.append(after(0, "nobody asks"))
+        made.set()
+        return coroutines[0]  # type: ignore[no-any-return]
+
+    asyncio.run(parallel_gather(late, timeout=0.02))
+    release.set()
+    assert made.wait(10)
+    until = time.monotonic() + 10
+    while coroutines[0].cr_frame is not None and time.monotonic() < until:
+        time.sleep(0.001)
+    assert coroutines[0].cr_frame is None
