@@ -137,7 +137,7 @@ class TaskThrottler:
                 granted.set_result(None)
 
         place = Place(grant)
-        if self.request(place, 1, front=front):
+        if self.request(place, 1, front=front):  # pragma: no cover - another thread's, just now
             return
         try:
             await granted
@@ -302,5 +302,5 @@ def _after_fork() -> None:
         throttler._undelivered.clear()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on Windows
     os.register_at_fork(after_in_child=_after_fork)

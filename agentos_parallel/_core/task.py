@@ -140,7 +140,7 @@ class Task(Lender):
             self.verdict = status, error
         self.cancelled = True
         self.give_up_by(give_up_at)
-        if self.handle is not None:
+        if self.handle is not None:  # pragma: no branch - None in an eager start, from 3.12 on
             self.handle.cancel()
 
     def give_up_by(self, when: float) -> None:

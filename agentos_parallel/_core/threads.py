@@ -110,7 +110,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
             outcome.append(_raising(error))
 
     def begin() -> None:
-        if not tasks:  # an interrupt may have it called twice
+        if not tasks:  # pragma: no branch - an interrupt may have it called twice
             tasks.append(loop.create_task(carry()))
             tasks[0].add_done_callback(lambda _: ended.set())
 
@@ -170,5 +170,5 @@ def _after_fork() -> None:
     _sync_loops_lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on Windows
     os.register_at_fork(after_in_child=_after_fork)

@@ -202,3 +202,33 @@ def test_what_a_thread_gives_after_its_loop_has_ended_is_closed() -> None:
     while coroutines[0].cr_frame is not None and time.monotonic() < until:
         time.sleep(0.001)
     assert coroutines[0].cr_frame is None
+
+
+def test_a_sync_merge_in_a_loop_of_a_sync_work_has_a_thread_of_its_own() -> None:
+    def agent(text: str) -> str:
+        works = [lambda: text, lambda: text.upper()]
+        merged: str = asyncio.run(fan_out(works, aggregation="merge", merge_fn="+".join))
+        return merged
+
+    result = asyncio.run(parallel_map(agent, ["a"], task_timeout=30))
+
+    assert result.get_results() == ["a+A"]
+
+
+def test_a_merge_that_ends_after_its_loop_is_let_go() -> None:
+    release, ended = threading.Event(), threading.Event()
+
+    def merge(values: list[int]) -> int:
+        release.wait()
+        ended.set()
+        return len(values)
+
+    async def main() -> None:
+        async with asyncio.timeout(0.05):
+            await fan_out([lambda: 1], aggregation="merge", merge_fn=merge)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(main())
+    release.set()
+
+    assert ended.wait(5)
