@@ -48,7 +48,7 @@ class _Unread:
 
     def put(self, index: int, result: TaskResult[Any]) -> None:
         """One more has come."""
-        self.run.unread += 1
+        self.run.intake.unread += 1
         if self._ordered:
             self._by_index[index] = result
         else:
@@ -74,7 +74,7 @@ class _Unread:
             self._head_of_rest = head
             return None
         self._head_of_rest = None
-        self.run.unread += 1  # take() counts it down with the others
+        self.run.intake.unread += 1  # take() counts it down with the others
         return head[1]
 
 
@@ -191,14 +191,14 @@ class ResultStream(Generic[T]):
 
     def _take(self) -> TaskResult[T] | None:
         run = self._run
-        if run.exit is not None:
+        if run.ledger.exit is not None:
             return None
         result = self._unread.take()
         if result is None:
             return None
-        was_full = run.unread >= run.width
-        run.unread -= 1
-        if was_full and run.drawing:
+        was_full = run.intake.unread >= run.intake.width
+        run.intake.unread -= 1
+        if was_full and run.intake.open:
             run.resume()
         return result
 
@@ -206,7 +206,7 @@ class ResultStream(Generic[T]):
         """Wait for the next result."""
         run = self._run
         while self._closed or (result := self._take()) is None:
-            if run.over or run.exit is not None or self._closed:
+            if run.over or run.ledger.exit is not None or self._closed:
                 await self._end()
             self._unread.waiter = waiter = run.waiter()
             try:
@@ -218,7 +218,7 @@ class ResultStream(Generic[T]):
 
     def _failure(self) -> BaseException | None:
         run = self._run
-        return run.failure(run.counts, past_deadline=not run.drawn_out)
+        return run.failure(run.ledger.counts, past_deadline=not run.drawn_out)
 
     async def _finish(self, cancelled: asyncio.CancelledError | None = None) -> None:
         """Wait for the run to end; an exit comes out of it, once."""

@@ -85,8 +85,8 @@ async def collect(
     async with lent():
         run.open()
         await run.finish()
-    in_order = [results[index] for index in range(run.counts.total)]
-    gathered: GatherResult[Any] = replace(run.counts, results=in_order)
+    in_order = [results[index] for index in range(run.ledger.counts.total)]
+    gathered: GatherResult[Any] = replace(run.ledger.counts, results=in_order)
     succeeded = (r.task_id for r in results.values() if r.status is TaskStatus.COMPLETED)
     winner = next(succeeded, None)
     failure = run.failure(gathered, past_deadline=not return_partial)

@@ -45,13 +45,13 @@ class Feed:
             try:
                 await step()
             except BaseException as error:  # exits included: they end the run, not the loop
-                own_stop = isinstance(error, asyncio.CancelledError) and not self._run.drawing
+                own_stop = isinstance(error, asyncio.CancelledError) and not self._run.intake.open
                 self.error = self.error or (None if own_stop else error)
 
     async def _draw_all(self) -> None:
         run = self._run
-        while run.drawing:
-            if not run.may_draw():
+        while run.intake.open:
+            if not run.intake.may_draw():
                 self._waiter = run.loop.create_future()
                 await self._waiter
                 continue

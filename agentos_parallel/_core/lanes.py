@@ -10,23 +10,22 @@ was refused: a run of 10 000 would have 10 000 turns to another's one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from agentos_parallel._core.sources import Drawn
 from agentos_parallel.throttle import Place, TaskThrottler
 
 if TYPE_CHECKING:
-    from agentos_parallel._core.run import Run
+    from agentos_parallel._core.intake import Intake
 
 
 class Lane:
     """Works that need the same throttlers, in input order.
 
     Args:
-        run: the run whose works these are.
+        intake: what may start, and where it starts.
         throttlers: what each of them needs, in the order in which slots are taken.
         works: all there will be; None: they are added one by one.
 
@@ -39,12 +38,12 @@ class Lane:
 
     def __init__(
         self,
-        run: Run,
+        intake: Intake,
         throttlers: tuple[TaskThrottler, ...],
         works: Iterator[Drawn] | None = None,
         left: int = 0,
     ) -> None:
-        self.run = run
+        self.intake = intake
         self.throttlers = throttlers
         self.left = left
         self.hands_on = works is not None
@@ -53,7 +52,7 @@ class Lane:
         self._places = [Place(partial(self._granted, i)) for i in range(len(throttlers))]
         # waiting[i]: works that hold the slots before the i-th and wait for that one.
         self._waiting = [0] * len(throttlers)
-        if run.follows_throttler:
+        if intake.follows_throttler:
             for throttler, place in zip(throttlers, self._places, strict=True):
                 throttler.watch(place)
 
@@ -70,10 +69,10 @@ class Lane:
     def pump(self) -> None:
         """Start what can start now, and queue for the rest."""
         if not self.throttlers:
-            while self.left and self.run.room():
-                self.run.begin(self)
+            while self.left and self.intake.room():
+                self.intake.begin(self)
             return
-        wanted = int(min(self.left, self.run.room()))
+        wanted = int(min(self.left, self.intake.room()))
         self._shed(sum(self._waiting[1:]) - wanted)
         self._ask(0, wanted - sum(self._waiting[1:]))
 
@@ -108,7 +107,7 @@ class Lane:
     def _granted(self, stage: int, slots: int) -> None:
         """*slots* have come from the throttler at *stage*; 0: it was resized."""
         self._advance(stage, slots)
-        self.run.pump()
+        self.intake.pump()
 
     def _advance(self, stage: int, slots: int) -> None:
         """*slots* works have the slot of *stage*: on to the next, or start."""
@@ -122,8 +121,8 @@ class Lane:
             self._ask(stage + 1, self._waiting[stage + 1])
             return
         for _ in range(slots):
-            if self.left and self.run.room():
-                self.run.begin(self)
+            if self.left and self.intake.room():
+                self.intake.begin(self)
             else:
                 self._give_back(stage, 1)
 
@@ -143,49 +142,3 @@ class Lane:
         """Release the slots from *first* to *stage* of so many works."""
         for throttler in self.throttlers[first : stage + 1] * works:
             throttler.release()
-
-
-class Lanes:
-    """The lanes of one run, one for each set of throttlers."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._by_throttlers: dict[tuple[TaskThrottler, ...], Lane] = {}
-
-    def __iter__(self) -> Iterator[Lane]:
-        """Each of them."""
-        return iter(self._by_throttlers.values())
-
-    def only(
-        self, throttlers: tuple[TaskThrottler, ...], works: Iterator[Drawn], left: int
-    ) -> None:
-        """One lane takes all works."""
-        self._by_throttlers[throttlers] = Lane(self._run, throttlers, works, left)
-
-    def of(self, throttlers: tuple[TaskThrottler, ...]) -> Lane:
-        """The lane to add works to that need *throttlers*."""
-        if throttlers not in self._by_throttlers:
-            self._by_throttlers[throttlers] = Lane(self._run, throttlers)
-        return self._by_throttlers[throttlers]
-
-    def pump(self) -> None:
-        """Start what can start now, first what comes first in the input."""
-        lanes = [lane for lane in self if lane.left]
-        for lane in sorted(lanes, key=lambda lane: lane.head) if len(lanes) > 1 else lanes:
-            lane.pump()
-
-    def close(self) -> None:
-        """Leave all queues."""
-        for lane in self:
-            lane.close()
-
-    def rest(self) -> Iterable[Drawn]:
-        """The works that never started, in input order, taken out of the lanes."""
-        if len(self._by_throttlers) == 1:
-            return next(iter(self)).rest()
-        return sorted((drawn for lane in self for drawn in lane.rest()), key=itemgetter(0))
-
-    @property
-    def left(self) -> int:
-        """How many works have not started."""
-        return sum(lane.left for lane in self)

@@ -91,7 +91,7 @@ class Task(Lender):
         if handle.cancelled() and self.verdict is None:
             self.returned = False  # it cancelled itself in its last step
         self.handle = None  # or it would hold itself, through the context of the handle
-        self.run.ended(self)
+        self.run.crew.ended(self)
         self.item = None
 
     def conclude(self) -> TaskStatus:
@@ -119,7 +119,7 @@ class Task(Lender):
         """Start an attempt at *now*, and its ``task_timeout`` with it."""
         self.attempt_at = now
         if self.seconds is not None and not self.cancelled:
-            self.run.alarms.set(self, now + self.seconds)
+            self.run.crew.alarms.set(self, now + self.seconds)
 
     def stop_clock(self, now: float) -> None:
         """Add the attempt to the task's duration."""
@@ -146,7 +146,7 @@ class Task(Lender):
     def give_up_by(self, when: float) -> None:
         """Have its run give up on it at *when*, if not earlier."""
         self.give_up_at = min(self.give_up_at, when)
-        self.run.alarms.set(self, self.give_up_at)
+        self.run.crew.alarms.set(self, self.give_up_at)
 
     # Its threads.
 
@@ -156,7 +156,7 @@ class Task(Lender):
         if self._thread_waiter is not None and not self._thread_waiter.done():
             self._thread_waiter.set_result(None)
         if self.handle is None and not self.threads:
-            self.run.freed(self)
+            self.run.crew.freed(self)
 
     async def threads_ended(self) -> None:
         """Wait for the threads of earlier attempts, which have the task's slots."""
@@ -208,7 +208,7 @@ class attempt:  # noqa: N801 - reads as a verb: async with attempt()
             others_cancelled = task.handle.uncancel() > self._cancels
             if not (others_cancelled and exc_type is asyncio.CancelledError):
                 task.verdict, task.cancelled, task.give_up_at = None, False, NEVER
-        task.run.alarms.due[task] = task.give_up_at
+        task.run.crew.alarms.due[task] = task.give_up_at
         if expired is not None and exc_type is asyncio.CancelledError and not task.cancelled:
             raise expired from None
 

@@ -334,7 +334,7 @@ async def test_a_cancel_from_a_thread_that_comes_too_late_changes_nothing() -> N
     await settle()
     await run.finish()
     assert results[0].status is TaskStatus.COMPLETED
-    assert run.exit is None
+    assert run.ledger.exit is None
 
 
 # For any tree of runs.
