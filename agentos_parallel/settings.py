@@ -138,7 +138,8 @@ class Settings:
 
     def override(self, **given: Any) -> Settings:
         """These settings with the values in *given* that are not None."""
-        return replace(self, **{name: v for name, v in given.items() if v is not None})
+        changed = {name: value for name, value in given.items() if value is not None}
+        return replace(self, **changed) if changed else self
 
 
 def _given(limit: Limit, item: object) -> tuple[TaskThrottler, ...]:

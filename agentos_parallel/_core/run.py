@@ -9,7 +9,6 @@ refused: it swallows a cancel in some corners, and knows no drain that ends.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Iterator
 from contextvars import copy_context
@@ -32,8 +31,6 @@ from agentos_parallel.arguments import discard
 from agentos_parallel.errors import SourceError
 from agentos_parallel.results import GatherResult, TaskResult, TaskStatus
 from agentos_parallel.settings import Settings
-
-logger = logging.getLogger("agentos_parallel")
 
 CALLER_CANCELLED = "the caller was cancelled"
 CALLER_ABANDONED = "the task around it was abandoned"
@@ -329,6 +326,7 @@ class Run:
             self.ledger.leave(asyncio.CancelledError(reason), reason)
 
     def look_whether_over(self) -> None:
+        """Be over, if nothing is left to wait for; asked after whatever may have been the last."""
         if self.over or self.ledger.unsettled or self._others:
             return
         self.over = True
