@@ -15,7 +15,6 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.func import entrypoint
 from langgraph.graph import MessagesState
 from langgraph.types import interrupt
 from pydantic import BaseModel
@@ -42,6 +41,8 @@ from tests.adapters.parts import (
 )
 
 sync_forms = pytest.mark.parametrize("form", SYNC_FORMS.values(), ids=SYNC_FORMS)
+
+
 async_forms = pytest.mark.parametrize("form", ASYNC_FORMS.values(), ids=ASYNC_FORMS)
 
 
@@ -52,9 +53,6 @@ async def upper(text: str) -> str:
 
 async def yielding(text: str) -> AsyncIterator[str]:
     yield text
-
-
-# Made.
 
 
 @pytest.mark.parametrize(
@@ -117,9 +115,6 @@ def test_it_is_frozen() -> None:
     assert dataclasses.replace(agent, name="other").task_timeout == 3
 
 
-# Every form, sync and async.
-
-
 @sync_forms
 def test_a_sync_form_answers_a_sync_call(form: Any) -> None:
     message = call(toolbox(*team(it=form(str.upper)))["fan_out"], input="hear")
@@ -158,9 +153,6 @@ async def test_all_forms_answer_in_one_fan_out() -> None:
     assert [task["task_id"] for task in message.artifact["results"]] == [a.name for a in agents]
 
 
-# Where they run.
-
-
 class Places:
     """Where a body ran."""
 
@@ -177,79 +169,12 @@ class Places:
         return self.here(text)
 
 
-@sync_forms
-def test_sync_children_of_a_sync_call_run_in_daemon_threads(form: Any) -> None:
-    places = Places()
-
-    call(toolbox(*team(it=form(places.here)))["parallel_map"], agent="it", inputs=["a", "b"])
-
-    assert len(places.threads) == 2
-    assert all(thread.daemon for thread in places.threads), "exit would wait for it"
-    assert places.loops == [None, None], "it would block a loop"
-    assert threading.current_thread() not in places.threads
-
-
-@sync_forms
-async def test_sync_children_of_an_async_call_run_in_daemon_threads(form: Any) -> None:
-    places = Places()
-
-    tools = toolbox(*team(it=form(places.here)))
-    await acall(tools["parallel_map"], agent="it", inputs=["a", "b"])
-
-    assert len(places.threads) == 2
-    assert all(thread.daemon for thread in places.threads), "asyncio.run would wait for it"
-    assert places.loops == [None, None], "it would block the loop"
-
-
-@async_forms
-def test_async_children_of_sync_calls_share_one_persistent_loop(form: Any) -> None:
-    places = Places()
-    tools = toolbox(*team(it=form(places.ahere)))
-
-    for _ in range(2):
-        call(tools["parallel_map"], agent="it", inputs=["a", "b"])
-        call(tools["fan_out"], input="c")
-    call(toolbox(*team(it=form(places.ahere)))["fan_out"], input="another toolkit")
-
-    assert len(places.loops) == 7
-    assert len(set(places.loops)) == 1
-    assert places.loops[0] is not None
-    assert not places.loops[0].is_closed()
-    assert all(thread.daemon for thread in places.threads)
-
-
-async def test_async_children_of_an_async_call_run_on_its_loop() -> None:
-    places = Places()
-    forms = [form(places.ahere) for form in ASYNC_FORMS.values()]
-
-    await acall(toolbox(*team(**{f"a{i}": f for i, f in enumerate(forms)}))["fan_out"], input="x")
-
-    assert set(places.loops) == {asyncio.get_running_loop()}
-
-
 BOTH: dict[str, Callable[[Any, Any], Any]] = {
     "RunnableLambda": RunnableLambda,
     "tool": structured,
     "chat model": lambda body, abody: OwnAsyncModel(body=body, abody=abody),
     "graph": lambda body, abody: graph(RunnableLambda(node_of(body), async_node_of(abody))),
 }
-
-
-@pytest.mark.parametrize("form", BOTH.values(), ids=BOTH)
-def test_a_child_that_is_both_is_called_as_the_caller_is(form: Any) -> None:
-    async def async_way(text: str) -> str:
-        return f"async {text}"
-
-    tools = toolbox(*team(it=form(lambda text: f"sync {text}", async_way)))
-
-    assert answers(call(tools["fan_out"], input="x")) == ["sync x"]
-    assert answers(asyncio.run(acall(tools["fan_out"], input="x"))) == ["async x"]
-
-
-def test_a_chain_of_sync_and_async_steps_answers_a_sync_call() -> None:
-    chain = RunnableLambda(str.strip) | RunnableLambda(upper) | RunnableLambda(len)
-
-    assert answers(call(toolbox(*team(it=chain))["fan_out"], input=" abc ")) == [3]
 
 
 @before_model
@@ -265,32 +190,6 @@ async def around_model(request: Any, handler: Any) -> Any:
 @wrap_tool_call
 async def around_tool(request: Any, handler: Any) -> Any:
     return await handler(request)
-
-
-@pytest.mark.parametrize("middleware", [look, around_model, around_tool])
-def test_an_agent_with_async_middleware_answers_a_sync_call(middleware: Any) -> None:
-    steps = [[{"name": "worker", "args": {"task": "x"}}], "done"]
-    agent = create_agent(says(*steps), [structured(str.upper)], middleware=[middleware])
-
-    assert answers(call(toolbox(*team(it=agent))["fan_out"], input="x")) == ["done"]
-
-
-async def test_a_runnable_that_picks_an_async_one_answers_an_async_call() -> None:
-    picks: Any = RunnableLambda(lambda text: RunnableLambda(upper))
-
-    assert await picks.ainvoke("x") == "X", "as it does without us"
-    assert answers(await acall(toolbox(*team(it=picks))["fan_out"], input="x")) == ["X"]
-
-
-def test_an_async_entrypoint_answers_a_sync_call() -> None:
-    @entrypoint()
-    async def work(text: str) -> str:
-        return text.upper()
-
-    assert answers(call(toolbox(*team(it=work))["fan_out"], input="x")) == ["X"]
-
-
-# What they are given.
 
 
 @pytest.mark.parametrize("ways", ["sync", "async"])
@@ -335,9 +234,6 @@ def test_a_prompt_with_one_variable_takes_the_text() -> None:
     message = call(toolbox(*agents)["fan_out"], input="sum up {this}")
 
     assert answers(message) == ["2: sum up {this}", "1: sum up {this}"]
-
-
-# What they answer.
 
 
 class Verdict(BaseModel):
@@ -457,9 +353,6 @@ def test_odd_messages_break_nobody_else(messages: Any) -> None:
 
     assert answers(message)[1] == "X"
     assert message.artifact["total"] == 2
-
-
-# Who asks a human has not answered.
 
 
 def asking(state: MessagesState) -> Any:

@@ -1,9 +1,9 @@
+"""Works that need the same throttlers: their order, their slots, their places in the queues."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
-
-import pytest
 
 from agentos_parallel import (
     GatherResult,
@@ -30,9 +30,6 @@ def actives(*throttlers: TaskThrottler) -> list[int]:
 
 def waitings(*throttlers: TaskThrottler) -> list[int]:
     return [throttler.waiting for throttler in throttlers]
-
-
-# Several throttlers.
 
 
 async def test_a_work_starts_when_it_has_all_its_slots() -> None:
@@ -151,21 +148,6 @@ async def test_a_stop_while_the_second_slot_is_waited_for_gives_the_first_back()
         assert actives(narrow, wide) == [0, 2]
 
 
-async def test_a_stream_that_is_full_keeps_no_slot_while_its_second_is_waited_for() -> None:
-    narrow, wide = TaskThrottler(2), TaskThrottler(3)
-    async with wide, wide:
-        stream = parallel_stream(
-            after, [1] * 6, throttler=lambda _: [narrow, wide], max_concurrent=2
-        )
-        async with stream:
-            await asyncio.sleep(20)
-            assert actives(narrow, wide) == [0, 2]
-            assert waitings(narrow, wide) == [0, 0]
-            results = [task.result async for task in stream]
-    assert results == [1] * 6
-    assert actives(narrow, wide) == [0, 0]
-
-
 async def test_a_slot_that_comes_too_late_is_given_back() -> None:
     narrow, wide = TaskThrottler(2), TaskThrottler(2)
     async with wide:
@@ -193,26 +175,12 @@ async def test_a_made_narrower_throttler_ends_the_handing_on() -> None:
     assert result.total_duration_ms == 4_000
 
 
-# No slot idles.
-
-
 async def test_no_more_slots_are_asked_for_than_there_are_works() -> None:
     throttler = TaskThrottler(1)
     async with throttler:
         run = asyncio.ensure_future(parallel_gather(after(1), after(1), throttler=throttler))
         await asyncio.sleep(1)
         assert throttler.waiting == 2
-    assert (await run).all_succeeded
-
-
-async def test_no_more_slots_are_asked_for_than_may_be_in_hand() -> None:
-    throttler = TaskThrottler(1)
-    async with throttler:
-        run = asyncio.ensure_future(
-            parallel_map(after, [1] * 9, max_concurrent=3, throttler=throttler)
-        )
-        await asyncio.sleep(1)
-        assert throttler.waiting == 3
     assert (await run).all_succeeded
 
 
@@ -260,9 +228,6 @@ async def test_while_a_source_stalls_its_slots_are_others() -> None:
     assert (await run).total_duration_ms == 11_000
 
 
-# Order.
-
-
 async def test_works_that_need_the_same_throttlers_start_in_input_order() -> None:
     throttlers = {"a": [TaskThrottler(1)], "b": [TaskThrottler(1), TaskThrottler(2)]}
     started: dict[str, list[int]] = {"a": [], "b": []}
@@ -276,53 +241,5 @@ async def test_works_that_need_the_same_throttlers_start_in_input_order() -> Non
     assert started == {"a": list(range(0, 20, 2)), "b": list(range(1, 20, 2))}
 
 
-async def test_what_comes_first_in_the_input_starts_first() -> None:
-    throttlers = {"a": TaskThrottler(5), "b": TaskThrottler(5)}
-    started = []
-
-    async def work(item: tuple[str, int]) -> None:
-        started.append(item[1])
-        await asyncio.sleep(1)
-
-    items = [("abba"[n % 4], n) for n in range(12)]
-    await parallel_map(work, items, max_concurrent=1, throttler=lambda item: throttlers[item[0]])
-    assert started == list(range(12))
-
-
-async def test_lanes_without_a_throttler_stand_beside_others() -> None:
-    busy = TaskThrottler(1)
-    result = await parallel_map(
-        after, [3, 1, 3, 1], throttler=lambda item: [busy] if item == 3 else []
-    )
-    assert [task.queued_ms for task in result.results] == [0, 0, 3_000, 0]
-
-
-async def test_works_stopped_in_several_lanes_have_their_results_in_input_order() -> None:
-    throttlers = [TaskThrottler(1), TaskThrottler(1)]
-    result = await parallel_map(
-        lambda_hang, range(8), throttler=lambda n: throttlers[n % 2], timeout=2
-    )
-    assert [task.task_id for task in result.results] == [str(n) for n in range(8)]
-    assert [task.started_at > 0 for task in result.results] == [True, True, *[False] * 6]
-
-
 async def lambda_hang(_: int) -> None:
     await hang()
-
-
-@pytest.mark.parametrize("limit", [1, 2, 5])
-async def test_a_run_that_follows_its_throttler_follows_its_resizing(limit: int) -> None:
-    executor, gauge = ParallelExecutor(max_concurrent=3), Gauge()
-    assert isinstance(executor.throttler, TaskThrottler)
-    asyncio.get_running_loop().call_later(0.5, executor.throttler.resize, limit)
-    later = Gauge()
-
-    async def work(position: int) -> None:
-        with gauge if now() < began + 1 else later:
-            await asyncio.sleep(1)
-
-    began = now()
-    result = await executor.map(work, range(13))
-    assert result.all_succeeded
-    assert later.peak == limit
-    assert executor.throttler.active == 0
