@@ -1,3 +1,5 @@
+"""ParallelExecutor and its functions: signatures, limits, settings, results."""
+
 import asyncio
 import inspect
 import math

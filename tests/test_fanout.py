@@ -1,3 +1,5 @@
+"""Fan-out: a race, a merge, the whole run, and what each raises."""
+
 import asyncio
 import copy
 import dataclasses

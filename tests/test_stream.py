@@ -1,3 +1,5 @@
+"""A stream: order, backpressure, its end, and who may read or close it."""
+
 import asyncio
 import gc
 import inspect

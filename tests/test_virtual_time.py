@@ -1,3 +1,5 @@
+"""The clock that jumps: exact, and patient with whoever works outside of it."""
+
 import asyncio
 import threading
 import time

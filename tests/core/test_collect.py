@@ -1,3 +1,5 @@
+"""The way that all entry points go: in order, complete, and refused before anything starts."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial

@@ -1,3 +1,5 @@
+"""The task that draws from a source: lazily, and closing it whatever happens."""
+
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator

@@ -1,3 +1,5 @@
+"""Retry: what is repeated, how often, with which clocks and slots."""
+
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
