@@ -7,6 +7,7 @@ keywords from type checkers.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections import deque
@@ -23,10 +24,10 @@ _NAME_CHARS = 40
 _MANY = (list, tuple, set, frozenset, deque, ValuesView)
 
 
-def discard(*values: object) -> None:
+def discard(*values: object, depth: int = 4) -> None:
     """Close every coroutine in *values* that never ran, in the lists and mappings among them too.
 
-    A Task or Future is cancelled: nobody will await it any more.
+    A Task or Future is cancelled: nobody will await it any more. *depth*: levels looked into.
     """
     for value in values:
         if inspect.iscoroutine(value):
@@ -34,12 +35,12 @@ def discard(*values: object) -> None:
                 value.close()
         elif isinstance(value, Coroutine):  # of another kind, such as a compiled one
             value.close()
-        elif isinstance(value, _MANY):
-            discard(*value)
-        elif isinstance(value, Mapping):
-            discard(*value.values())
-        elif getattr(value, "_asyncio_future_blocking", None) is not None:  # as isfuture() looks
-            cast("Any", value).cancel()
+        elif asyncio.isfuture(value):
+            value.cancel()
+        elif isinstance(value, _MANY) and depth:
+            discard(*value, depth=depth - 1)
+        elif isinstance(value, Mapping) and depth:
+            discard(*value.values(), depth=depth - 1)
 
 
 @contextmanager
@@ -65,7 +66,11 @@ def strict_call(
         The function, of the same kind, with these keywords in its signature.
     """
     signature = _public_signature(function, options)
-    allowed = [name for name in signature.parameters if name != "self"]
+    allowed = [
+        name
+        for name, parameter in signature.parameters.items()
+        if name != "self" and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+    ]
 
     @contextmanager
     def refusing(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
@@ -81,8 +86,7 @@ def strict_call(
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         with refusing(args, kwargs):
-            signature.bind(*args, **kwargs)
-        return function(*args, **kwargs)
+            return function(*args, **kwargs)
 
     @functools.wraps(function)
     async def acall(*args: P.args, **kwargs: P.kwargs) -> Any:

@@ -28,7 +28,10 @@ def seconds(name: str, value: object, *, zero: bool = False, none: str = "") -> 
     rule = f"must be a number of seconds {'>=' if zero else '>'} 0{none}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} {rule}, got {shown(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.nan  # a whole number that no float can hold: no number of seconds
     if math.isnan(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name} {rule}, got {shown(value)}")
     return number
@@ -48,6 +51,17 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return value
+
+
+def seconds_text(value: float) -> str:
+    """A span of *value* seconds, for a reader.
+
+    >>> seconds_text(0.00042), seconds_text(1.5), seconds_text(3600)
+    ('0.42 ms', '1.5 s', '3600 s')
+    """
+    if 0 < value < 0.001:
+        return f"{value * 1000:.3g} ms"
+    return f"{value:.0f} s" if value >= 100 else f"{value:.3g} s"
 
 
 def shown(value: object) -> str:

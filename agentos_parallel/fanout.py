@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, Unpack
 
@@ -120,6 +121,7 @@ class FanOutExecutor:
         if unknown:
             raise TypeError(unknown_keywords("FanOutExecutor", unknown, allowed))
         if not (config is None or isinstance(config, FanOutConfig)):
+            discard(config)
             raise TypeError(f"config must be a FanOutConfig or None, got {shown(config)}")
         self.config = replace(config or FanOutConfig(), **changes)
         self.executor = self.config.executor()
@@ -338,7 +340,8 @@ def _first_error(gathered: GatherResult[Any]) -> BaseException:
     notes = getattr(error, "__notes__", None)
     if notes:
         notes[:] = [note for note in notes if not note.startswith(_NOTE)]
-    error.add_note(_NOTE + (_told(gathered, leave_out=key) or "none"))
+    with suppress(AttributeError, TypeError):  # an exception that takes no attributes
+        error.add_note(_NOTE + (_told(gathered, leave_out=key) or "none"))
     if isinstance(error, ParallelError):
         error.result = gathered
     return error

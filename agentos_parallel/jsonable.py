@@ -17,11 +17,11 @@ from typing import Any
 _LARGEST_INT = 10**4000
 
 MAX_DEPTH = 64
-"""Levels of nesting kept; deeper values (and cycles) become their repr."""
+"""Levels of nesting kept; deeper values, and those that hold themselves, become their repr."""
 
 
-def to_jsonable(value: object, depth: int = 0) -> Any:
-    """Give *value* in plain JSON values.
+def to_jsonable(value: object, around: tuple[int, ...] = ()) -> Any:
+    """Give *value* in plain JSON values; *around* are the ids of the values that it stands in.
 
     >>> to_jsonable({"pair": (1, 2), "odd": {3}})
     {'pair': [1, 2], 'odd': {'repr': '{3}', 'type': 'set'}}
@@ -32,10 +32,10 @@ def to_jsonable(value: object, depth: int = 0) -> Any:
         return str.__str__(value)
     if isinstance(value, int | float):
         return _number(value)
-    if depth >= MAX_DEPTH:
+    if len(around) >= MAX_DEPTH or id(value) in around:
         return shown_value(value)
     try:
-        return _container(value, depth + 1)
+        return _container(value, (*around, id(value)))
     except Exception:  # the value's own code, which may do anything
         return shown_value(value)
 
@@ -60,19 +60,19 @@ def _number(value: float) -> Any:
     return float(value) if math.isfinite(value) else shown_value(value)
 
 
-def _container(value: object, depth: int) -> Any:
+def _container(value: object, around: tuple[int, ...]) -> Any:
     if isinstance(value, list | tuple):
-        return [to_jsonable(item, depth) for item in value]
+        return [to_jsonable(item, around) for item in value]
     if isinstance(value, Mapping):
-        return _mapping(value, depth)
+        return _mapping(value, around)
     fields = _fields(value)
-    return shown_value(value) if fields is None else _mapping(fields, depth)
+    return shown_value(value) if fields is None else _mapping(fields, around)
 
 
-def _mapping(value: Mapping[Any, Any], depth: int) -> Any:
+def _mapping(value: Mapping[Any, Any], around: tuple[int, ...]) -> Any:
     if not all(isinstance(key, str) for key in value):
         return shown_value(value)
-    return {plain_text(key): to_jsonable(item, depth) for key, item in value.items()}
+    return {plain_text(key): to_jsonable(item, around) for key, item in value.items()}
 
 
 def _fields(value: object) -> Mapping[Any, Any] | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from agentos_parallel.checks import seconds_text
 from agentos_parallel.errors import ParallelError, RestoredError, error_message
 from agentos_parallel.jsonable import to_jsonable
 
@@ -103,10 +104,11 @@ class TaskResult(Generic[T]):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TaskResult[Any]:
         """Read back what ``to_dict`` gave; an error comes as ``RestoredError``."""
-        error = data.get("error")
+        own = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        error = own.get("error")
         restored = None if error is None else RestoredError(error["type"], error["message"])
-        fields = {**data, "status": TaskStatus(data["status"]), "error": restored}
-        return TaskResult[Any](**fields)
+        own.update(status=TaskStatus(own["status"]), error=restored)
+        return TaskResult[Any](**own)
 
 
 @dataclass(repr=False)
@@ -219,7 +221,7 @@ class GatherResult(Generic[T]):
         }
         parts = [f"{self.completed}/{self.total} completed"]
         parts += [f"{count} {word}" for word, count in others.items() if count]
-        text = f"{', '.join(parts)} in {self.total_duration_ms / 1000:.3g} s"
+        text = f"{', '.join(parts)} in {seconds_text(self.total_duration_ms / 1000)}"
         return f"{text} ({shorten(self.reason, _REASON_CHARS)})" if self.reason else text
 
     def _exceptions(self) -> Iterator[Exception]:

@@ -178,7 +178,7 @@ def entry_point(function: Callable[P, R]) -> Callable[P, R]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None if of_method else Settings.__dataclass_fields__[name].default,
-            annotation=annotation,
+            annotation=getattr(annotation, "__forward_arg__", annotation),
         )
         for name, annotation in Options.__annotations__.items()
     }

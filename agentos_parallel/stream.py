@@ -41,7 +41,7 @@ class _Unread:
     def __init__(self, *, ordered: bool) -> None:
         self.waiter: asyncio.Future[None] | None = None
         self._ordered = ordered
-        self._next = 0
+        self.taken = 0
         self._by_index: dict[int, TaskResult[Any]] = {}
         self._in_turn: deque[TaskResult[Any]] = deque()
         self._head_of_rest: tuple[int, TaskResult[Any]] | None = None
@@ -59,18 +59,21 @@ class _Unread:
     def take(self) -> TaskResult[Any] | None:
         """The next to give, if it is there."""
         result = self._of_ended() or self._of_rest()
-        self._next += result is not None
+        if result is not None:
+            self.taken += 1
+            if self._ordered:
+                self.run.intake.next_index = self.taken
         return result
 
     def _of_ended(self) -> TaskResult[Any] | None:
         if self._ordered:
-            return self._by_index.pop(self._next, None)
+            return self._by_index.pop(self.taken, None)
         return self._in_turn.popleft() if self._in_turn else None
 
     def _of_rest(self) -> TaskResult[Any] | None:
         """Of what never started; these results are made while they are read."""
         head = self._head_of_rest or next(self.run.rest, None)
-        if head is None or (self._ordered and head[0] != self._next):
+        if head is None or (self._ordered and head[0] != self.taken):
             self._head_of_rest = head
             return None
         self._head_of_rest = None
@@ -96,6 +99,7 @@ class ResultStream(Generic[T]):
         works: bool = False,
         ordered: bool = False,
     ) -> None:
+        self._source = source
         self._works = source.items if works and isinstance(source, SizedInput) else ()
         self._unread = _Unread(ordered=ordered)
         self._run = self._unread.run = Run(
@@ -107,6 +111,8 @@ class ResultStream(Generic[T]):
             works=works,
             lazy_rest=True,
         )
+        if ordered:
+            self._run.intake.next_index = 0
         self._opened = False
         self._closed = False
         self._reading = False
@@ -130,14 +136,23 @@ class ResultStream(Generic[T]):
             raise RuntimeError("a stream has one consumer, and another task is reading this one")
         if self._closed:
             raise StopAsyncIteration
-        result = self._take()
-        if result is not None:
-            return result
+        # What never started is there at once: now and then others get their turn.
+        if not self._run.stopping or self._unread.taken % 256:
+            result = self._take()
+            if result is not None:
+                return result
         self._reading = True
         try:
             async with lent():
                 self._open()
+                if self._run.stopping:
+                    await asyncio.sleep(0)
                 return await self._arrival()
+        except asyncio.CancelledError as error:
+            self._closed = True
+            if not self._told:
+                await self._finish(error)
+            raise
         finally:
             self._reading = False
 
@@ -150,6 +165,8 @@ class ResultStream(Generic[T]):
         if not self._opened:
             self._opened = self._told = self._run.over = True
             discard(self._works)
+            if isinstance(self._source, Unsized):
+                await self._source.close()
         self._run.stop(CLOSED)
         if not self._told:
             async with lent():
@@ -209,11 +226,7 @@ class ResultStream(Generic[T]):
             if run.over or run.ledger.exit is not None or self._closed:
                 await self._end()
             self._unread.waiter = waiter = run.waiter()
-            try:
-                await waiter
-            except asyncio.CancelledError as error:
-                self._closed = True
-                await self._finish(error)
+            await waiter
         return result
 
     def _failure(self) -> BaseException | None:
@@ -232,7 +245,7 @@ class ResultStream(Generic[T]):
         closed, self._closed = self._closed, True
         await self._finish()
         failure = None if closed else self._failure()
-        raise failure or StopAsyncIteration
+        raise StopAsyncIteration if failure is None else failure
 
 
 @overload
@@ -259,6 +272,16 @@ def parallel_stream(
 def parallel_stream(
     func: Callable[[A], T],
     items: Many[A],
+    *,
+    max_concurrent: int | None = 8,
+    timeout: float | None = None,
+    ordered: bool = False,
+    **options: Unpack[Options],
+) -> ResultStream[T]: ...
+@overload
+def parallel_stream(
+    func: SupportsAinvoke[Any, T],
+    items: Many[Any],
     *,
     max_concurrent: int | None = 8,
     timeout: float | None = None,

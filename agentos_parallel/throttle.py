@@ -15,7 +15,7 @@ import itertools
 import os
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import TracebackType
@@ -83,6 +83,8 @@ class TaskThrottler:
         self._watching: set[Place] = set()
         # Grants on their way to a loop: where it closes first, they are taken back from here.
         self._undelivered: set[Place] = set()
+        # Slots of coroutines that were collected while they held them.
+        self._collected: deque[None] = deque()
         _throttlers.add(self)
 
     @property
@@ -129,9 +131,10 @@ class TaskThrottler:
         if self.try_acquire():
             return
         granted = asyncio.get_running_loop().create_future()
+        collected = False
 
         def grant(slots: int) -> None:
-            if slots and granted.done():
+            if slots and (granted.done() or collected):
                 self.release()
             elif slots:
                 granted.set_result(None)
@@ -146,11 +149,16 @@ class TaskThrottler:
             if granted.done() and not granted.cancelled():
                 self.release()
             raise
+        except GeneratorExit:
+            collected = True  # a grant that still comes is given back
+            if granted.done() and not granted.cancelled():
+                self._release_collected()
+            raise
 
     def try_acquire(self) -> bool:
         """Take one slot if one is free and nobody waits; says whether it did."""
         with self._lock:
-            if self._undelivered and self._active >= self._limit:
+            if self._active >= self._limit and (self._undelivered or self._collected):
                 self._serve()  # some may be lost
             if self._queue or self._urgent or self._active >= self._limit:
                 return False
@@ -191,7 +199,7 @@ class TaskThrottler:
                 if not wants:
                     del queue[place]
                 return 0
-            if self._undelivered:
+            if self._undelivered or self._collected:
                 self._serve()  # whoever waited gets those that were lost
             taken = 0
             if not self._queue and not self._urgent:
@@ -229,7 +237,19 @@ class TaskThrottler:
         traceback: TracebackType | None,
     ) -> None:
         """Give the slot back."""
-        self.release()
+        if exc_type is GeneratorExit:
+            self._release_collected()
+        else:
+            self.release()
+
+    def _release_collected(self) -> None:
+        """Give a slot back from a closed coroutine: perhaps the collector's, under our own lock."""
+        self._collected.append(None)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._serve()
+            finally:
+                self._lock.release()
 
     def __repr__(self) -> str:
         """How many slots are taken."""
@@ -268,7 +288,10 @@ class TaskThrottler:
         return True
 
     def _reclaim(self) -> None:
-        """Take back what was on its way to loops that are closed now."""
+        """Take back what was on its way to loops that are closed now, or was collected."""
+        while self._collected:
+            self._collected.pop()
+            self._active -= 1
         if self._undelivered:
             for place in [place for place in self._undelivered if place.loop.is_closed()]:
                 self._take_back(place)
@@ -300,6 +323,7 @@ def _after_fork() -> None:
         throttler._queue.clear()
         throttler._watching.clear()
         throttler._undelivered.clear()
+        throttler._collected.clear()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on Windows

@@ -91,7 +91,8 @@ def test_fan_out_methods_take_works_and_merge_fn() -> None:
     assert names(fan.fan_out) == ["worker_coros", "merge_fn"]
     assert names(fan.run) == ["works", "merge_fn"]
     assert defaults(fan.fan_out) == defaults(fan.run) == {"merge_fn": None}
-    assert defaults(create_parallel_agent_gather) == {"max_concurrent": 8, "timeout": 60.0}
+    assert defaults(create_parallel_agent_gather)["max_concurrent"] == 8
+    assert defaults(create_parallel_agent_gather)["timeout"] == 60.0
 
 
 @pytest.mark.parametrize("function", [parallel_gather, parallel_map, parallel_stream, fan_out])
@@ -221,3 +222,19 @@ async def test_a_coroutine_that_runs_already_is_left_alone() -> None:
     with pytest.raises(ValueError, match="timeout"):
         await parallel_gather(coroutine, timeout=0)
     assert await task == "a"
+
+
+async def test_a_list_that_holds_itself_is_refused_like_any_other() -> None:
+    endless: list[Any] = [after(0, "a")]
+    endless.append(endless)
+    with pytest.raises(ValueError, match=r"^max_concurrent must be >= 1, got 0$"):
+        await parallel_map(str, endless, max_concurrent=0)
+    assert inspect.getcoroutinestate(endless[0]) == inspect.CORO_CLOSED
+
+
+async def test_works_by_keyword_are_answered_with_what_is_known() -> None:
+    works = [after(0, "a"), after(0, "b")]
+    text = await refusal(parallel_gather, coros=works)
+    assert text.startswith("parallel_gather does not know coros=: it knows max_concurrent, timeout")
+    assert "coros" not in text.partition(": ")[2]
+    assert [inspect.getcoroutinestate(work) for work in works] == [inspect.CORO_CLOSED] * 2

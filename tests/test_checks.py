@@ -117,3 +117,9 @@ def test_a_text_says_something(value: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="description"):
         SubAgent("researcher", value, str.upper)
     assert SubAgent("researcher", "looks things up", str.upper).name == "researcher"
+
+
+@pytest.mark.parametrize("seconds", [10**400, -(10**400)])
+def test_a_whole_number_too_large_for_a_float_is_refused(seconds: int) -> None:
+    with pytest.raises(ValueError, match="timeout must be a number of seconds > 0"):
+        ParallelExecutor(timeout=seconds)

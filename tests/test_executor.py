@@ -93,7 +93,9 @@ def test_parallel_map_has_its_signature() -> None:
 
 
 def test_create_parallel_agent_gather_has_its_signature() -> None:
-    assert parameters(create_parallel_agent_gather) == ({"max_concurrent": 8, "timeout": 60.0}, {})
+    named, keywords = parameters(create_parallel_agent_gather)
+    assert named == {"max_concurrent": 8, "timeout": 60.0}
+    assert keywords == SHARED
 
 
 @pytest.mark.parametrize(
@@ -510,3 +512,9 @@ async def test_as_many_results_as_works(count: int) -> None:
 async def test_the_makespan_is_that_of_a_list_schedule() -> None:
     result = await parallel_map(after, [3, 1, 1, 1, 3], max_concurrent=2)
     assert result.total_duration_ms == 6_000
+
+
+def test_its_repr_tells_its_limits_and_their_use() -> None:
+    assert repr(ParallelExecutor(3, 5)) == (
+        "ParallelExecutor(max_concurrent=3, timeout=5, throttler=<TaskThrottler 0/3 active>)"
+    )

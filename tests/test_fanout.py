@@ -647,3 +647,19 @@ async def test_races_in_a_gather() -> None:
     result = await parallel_gather(*[partial(ask, n) for n in range(3)])
     assert result.get_results() == [2, 3, 4]
     assert result.total_duration_ms == 4_000
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+async def test_a_race_raises_an_error_that_takes_no_notes_as_it_is() -> None:
+    error = FrozenError(3)
+
+    async def lose() -> None:
+        raise error
+
+    with pytest.raises(FrozenError) as raised:
+        await fan_out([lose, lose], aggregation="first")
+    assert raised.value is error

@@ -96,3 +96,8 @@ def test_an_adapter_is_loaded_when_it_is_asked_for() -> None:
         "agentos_parallel.SubAgent; print(before, 'langchain_core' in sys.modules)"
     )
     assert (before, after) == ("False", "True")
+
+
+def test_dir_has_the_names_that_are_loaded_when_they_are_asked_for() -> None:
+    assert {"ParallelToolkit", "ScriptedChatModel", "SubAgent"} <= set(dir(agentos_parallel))
+    assert dir(agentos_parallel) == agentos_parallel.__all__

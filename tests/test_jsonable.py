@@ -4,6 +4,7 @@ import enum
 import json
 import math
 from collections import OrderedDict, namedtuple
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -188,3 +189,31 @@ ANYTHING = st.recursive(
 @given(ANYTHING)
 def test_any_value_is_valid_json(value: object) -> None:
     told(value)
+
+
+class Friends(list[Any]):
+    """A list that counts how often any of them is read."""
+
+    reads = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        Friends.reads += 1
+        if Friends.reads > 1000:
+            raise AssertionError("no end of it")
+        return super().__iter__()
+
+
+@dataclass
+class Person:
+    name: str
+    friends: Friends = field(default_factory=Friends, repr=False)
+
+
+def test_those_who_list_each_other_are_told_in_a_few_steps() -> None:
+    people = [Person(name) for name in "abc"]
+    for person in people:
+        person.friends.extend(other for other in people if other is not person)
+    plain = told(people[0])
+    assert Friends.reads == 5
+    assert [friend["name"] for friend in plain["friends"]] == ["b", "c"]
+    assert plain["friends"][0]["friends"][0] == {"repr": "Person(name='a')", "type": "Person"}

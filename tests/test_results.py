@@ -416,3 +416,15 @@ def test_a_source_that_raised_leaves_its_reason() -> None:
 
 async def test_fan_out_gives_the_gather_result_itself() -> None:
     assert isinstance(await fan_out([after(0, 1)]), GatherResult)
+
+
+# Spans of time.
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [(0, "0 s"), (0.42, "0.42 ms"), (1, "0.001 s"), (1234.5, "1.23 s"), (3_600_000, "3600 s")],
+)
+def test_the_repr_tells_a_span_as_a_reader_would(milliseconds: float, text: str) -> None:
+    result: GatherResult[Any] = GatherResult(total=1, completed=1, total_duration_ms=milliseconds)
+    assert repr(result) == f"<GatherResult 1/1 completed in {text}>"

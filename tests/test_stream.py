@@ -4,6 +4,7 @@ import asyncio
 import gc
 import inspect
 import threading
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -500,3 +501,80 @@ async def test_results_that_came_before_a_stop_are_still_read() -> None:
         await asyncio.sleep(10)
         await read(results, seen)
     assert [t.status for t in seen] == [COMPLETED, COMPLETED, FAILED, CANCELLED]
+
+
+# Where another throttler is busy.
+
+
+@pytest.mark.parametrize("given", [list, iter], ids=["list", "iterator"])
+async def test_in_order_the_one_that_is_due_starts_however_many_are_unread(
+    given: Callable[[range], Any],
+) -> None:
+    busy, free = TaskThrottler(1), TaskThrottler(4)
+    await busy.acquire()
+    asyncio.get_running_loop().call_later(1, busy.release)
+
+    async def same(item: int) -> int:
+        return item
+
+    began = now()
+    stream = parallel_stream(
+        same,
+        given(range(10)),
+        max_concurrent=4,
+        ordered=True,
+        throttler=lambda item: free if item else busy,
+    )
+    assert [task.result async for task in stream] == list(range(10))
+    assert now() - began == 1
+
+
+# Left behind.
+
+
+async def test_one_dropped_in_a_circle_is_cancelled_and_its_source_closed() -> None:
+    closed, errors = [], []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["message"]))
+
+    async def source() -> AsyncIterator[float]:
+        try:
+            for _ in range(100):
+                yield 0
+        finally:
+            await asyncio.sleep(0)
+            closed.append(now())
+
+    class Owner:
+        me: "Owner"
+        stream: ResultStream[float]
+
+    owner = Owner()
+    owner.me, owner.stream = owner, parallel_stream(after, source(), max_concurrent=2)
+    await anext(owner.stream)
+    await asyncio.sleep(1)
+    del owner
+    gc.collect()
+    began = now()
+    await asyncio.sleep(1)
+    assert closed == [began]
+    assert errors == []
+
+
+async def test_cancelled_while_the_slot_is_taken_back_it_is_closed() -> None:
+    throttler, gauge = TaskThrottler(1), Gauge()
+
+    async def reads() -> None:
+        stream = parallel_stream(gauge.work, [0.1] * 4, max_concurrent=1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await anext(stream)
+        assert gauge.inside == 0
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+    began = now()
+    result = await parallel_gather(reads, partial(after, 1), throttler=throttler)
+    assert result.raise_for_errors().completed == 2
+    assert now() - began == 1
+    assert throttler.active == 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 import pytest
@@ -342,3 +342,87 @@ def test_for_any_runs_cancels_and_sizes_the_limit_holds_and_nothing_leaks(
         assert throttler.peak <= max([limit, *(size for _, size in sizes)])
 
     run_virtually(play())
+
+
+# Coroutines that are closed, as the collector closes them.
+
+
+async def held(throttler: TaskThrottler) -> None:
+    async with throttler:
+        await asyncio.get_running_loop().create_future()
+
+
+async def test_who_is_closed_gives_its_slot_back() -> None:
+    throttler = TaskThrottler(1)
+    holder = held(throttler)
+    holder.send(None)
+    assert not throttler.try_acquire()
+    holder.close()
+    assert throttler.try_acquire()
+    throttler.release()
+    assert throttler.active == 0
+
+
+async def test_who_is_closed_gives_its_slot_to_a_waiter() -> None:
+    throttler = TaskThrottler(1)
+    holder = held(throttler)
+    holder.send(None)
+    waiter = asyncio.create_task(throttler.acquire())
+    await settle()
+    holder.close()
+    await waiter
+    throttler.release()
+
+
+async def test_an_async_generator_that_is_closed_gives_its_slot_to_a_waiter() -> None:
+    throttler = TaskThrottler(1)
+
+    async def pages() -> AsyncGenerator[int, None]:
+        async with throttler:
+            yield 1
+
+    reader = pages()
+    await anext(reader)
+    waiter = asyncio.create_task(throttler.acquire())
+    await settle()
+    await reader.aclose()
+    await waiter
+    throttler.release()
+
+
+async def test_who_is_closed_while_it_waits_takes_no_slot() -> None:
+    throttler = TaskThrottler(1)
+    await throttler.acquire()
+    waiter = held(throttler)
+    waiter.send(None)
+    waiter.close()
+    throttler.release()
+    await settle()
+    assert (throttler.active, throttler.waiting) == (0, 0)
+
+
+async def test_who_is_closed_when_its_slot_has_just_come_gives_it_back() -> None:
+    throttler = TaskThrottler(1)
+    await throttler.acquire()
+    waiter = held(throttler)
+    waiter.send(None)
+    throttler.release()
+    await settle()
+    waiter.close()
+    assert throttler.try_acquire()
+    throttler.release()
+    assert throttler.active == 0
+
+
+@pytest.mark.realtime
+async def test_the_collector_may_come_while_the_throttler_counts() -> None:
+    throttler = TaskThrottler(1)
+    holder = held(throttler)
+    holder.send(None)
+    closing = threading.Thread(target=holder.close, daemon=True)
+    with throttler._lock:
+        closing.start()
+        closing.join(2)
+        assert not closing.is_alive()
+    assert throttler.try_acquire()
+    throttler.release()

@@ -51,7 +51,9 @@ def check_reach(settings: Settings, source: SizedInput | Unsized) -> None:
     """
     k = settings.min_success
     if k is not None and isinstance(source, SizedInput) and k > len(source):
-        raise ValueError(f"min_success must be <= the number of works, {len(source)}, got {k}")
+        raise ValueError(
+            f"min_success must be at most the number of works ({len(source)}), got {k}"
+        )
 
 
 async def collect(

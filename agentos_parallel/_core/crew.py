@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from agentos_parallel._core.clock import NEVER, Alarms
 from agentos_parallel._core.lanes import Lane
 from agentos_parallel._core.nesting import current
-from agentos_parallel._core.task import Task
+from agentos_parallel._core.task import Task, Verdict
 from agentos_parallel.results import TaskResult, TaskStatus
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Crew:
                 self._lost(task, now)
         if task.threads:
             return  # they have its slots
-        if lane.left and lane.hands_on and not intake.unread:
+        if lane.left and lane.hands_on and not (intake.unread or result.abandoned):
             if not lane.throttlers:
                 self.start(lane, now)
                 return
@@ -110,6 +110,9 @@ class Crew:
 
     def freed(self, task: Task) -> None:
         """*task* has ended, and its threads: its slots go back."""
+        if task.result.abandoned:
+            text = "agentos_parallel: task %r, which was abandoned, has ended"
+            self._loop.call_soon(logger.info, text, task.result.task_id)
         task.give_up_slots(task.result.status)
         self._run.intake.in_hand -= 1
         if self._run.intake.open:
@@ -127,24 +130,25 @@ class Crew:
 
     def _ring(self, task: Task, now: float) -> None:
         """The clock of *task*: its attempt is too long, or it ignores its cancel."""
-        if task.cancelled:
-            self._last_call(task, LAST_CALL)
-        else:
+        if task.verdict is None:
             task.expire()
+        else:
+            self._last_call(task, task.verdict, LAST_CALL)
 
-    def _last_call(self, task: Task, passes: int) -> None:
+    def _last_call(self, task: Task, verdict: Verdict, passes: int) -> None:
         """Give up on *task* after some passes of the loop, which even ``grace=0`` leaves it."""
-        if passes and not task.settled:
-            call = partial(self._last_call, task, passes - 1)
+        if task.settled or task.verdict is not verdict:
+            return  # it ended, or its attempt did and the next has begun
+        if passes:
+            call = partial(self._last_call, task, verdict, passes - 1)
             self._loop.call_soon(call, context=self._context)
-        elif not task.settled:
-            self._give_up(task, self._loop.time())
+        else:
+            self._give_up(task, verdict, self._loop.time())
 
-    def _give_up(self, task: Task, now: float) -> None:
+    def _give_up(self, task: Task, verdict: Verdict, now: float) -> None:
         del self.due[task]
         task.stop_clock(now)
-        assert task.verdict is not None
-        status, task.result.error = task.verdict
+        status, task.result.error = verdict
         self._abandoned(task)
         self._run.ledger.settle(task.index, task.result, status, now)
         self._run.look_whether_over()
@@ -152,7 +156,9 @@ class Crew:
     def _abandoned(self, task: Task) -> None:
         task.result.abandoned = True
         what = "its thread can't be cancelled" if task.threads else "it ignores its cancel"
-        logger.warning("task %r was abandoned: %s; it keeps its slot", task.result.task_id, what)
+        # Not from in here: a handler of the user's that raises would stop the accounting.
+        text = "agentos_parallel: task %r was abandoned: %s; it keeps its slot"
+        self._loop.call_soon(logger.warning, text, task.result.task_id, what)
         task.cancel_nested()
 
     def cancel(self, status: TaskStatus, error_of: ErrorOf, give_up_at: float) -> None:

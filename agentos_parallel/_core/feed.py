@@ -29,11 +29,19 @@ class Feed:
         self.error: BaseException | None = None
         self._run = run
         self._source = source
+        self._begun = False
+        self._handle: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
         """Start drawing, in the caller's context."""
-        return self._run.loop.create_task(self._live())
+        self._handle = self._run.loop.create_task(self._live())
+        return self._handle
+
+    def cancel(self) -> None:
+        """Draw no more; one that has not begun still closes its source."""
+        if self._begun and self._handle is not None:
+            self._handle.cancel()
 
     def wake(self) -> None:
         """There may be room."""
@@ -41,12 +49,17 @@ class Feed:
             self._waiter.set_result(None)
 
     async def _live(self) -> None:
+        self._begun = True
         for step in (self._draw_all, self._source.close):
             try:
                 await step()
+            except GeneratorExit as error:  # the collector's, or the source's: await nothing more
+                self.error = error
+                return
             except BaseException as error:  # exits included: they end the run, not the loop
                 own_stop = isinstance(error, asyncio.CancelledError) and not self._run.intake.open
-                self.error = self.error or (None if own_stop else error)
+                if self.error is None and not own_stop:
+                    self.error = error
 
     async def _draw_all(self) -> None:
         run = self._run

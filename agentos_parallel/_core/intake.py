@@ -29,6 +29,7 @@ class Intake:
         open: works may start.
         in_hand: works that were drawn (from a sized input: started) and have not ended.
         unread: results that a stream's consumer left unread.
+        next_index: index of the work whose result an ordered stream gives next.
         follows_throttler: the width is that of the throttlers, which may be resized.
         draw_more: called when there is room to draw.
     """
@@ -39,9 +40,12 @@ class Intake:
         self.open = True
         self.in_hand = 0
         self.unread = 0
+        self.next_index: int | None = None
         self.draw_more: Callable[[], None] | None = None
         self.follows_throttler = settings.max_concurrent is None
         self._settings = settings
+        self._throttlers = settings.throttlers
+        self._by_item = settings.throttled_by_item
         self._start = start
         self._sized = sized
         self._by_id = by_id
@@ -52,14 +56,20 @@ class Intake:
         """How many works may be in hand."""
         if self._settings.max_concurrent is not None:
             return self._settings.max_concurrent
-        return min((t.max_concurrent for t in self._settings.throttlers), default=math.inf)
+        if len(self._throttlers) == 1:
+            return self._throttlers[0].max_concurrent
+        return min((t.max_concurrent for t in self._throttlers), default=math.inf)
 
-    def room(self) -> float:
-        """How many works may start now; of drawn ones, which are in hand already, all."""
-        width = self.width
-        if not self.open or self.unread >= width:
+    def room(self, lane: Lane) -> float:
+        """How many works of *lane* may start now; of drawn ones, which are in hand already, all."""
+        if not self.open:
             return 0
-        return width - self.in_hand if self._sized else math.inf
+        width = self.width
+        left = width - self.in_hand if self._sized else math.inf
+        if self.unread < width:
+            return left
+        # In order, nothing can be read before this one has started and ended.
+        return min(left, 1) if lane.head == self.next_index else 0
 
     def may_draw(self) -> bool:
         """Whether one more work may be drawn."""
@@ -68,16 +78,17 @@ class Intake:
     def fill(self, source: SizedInput, since: float) -> None:
         """Take in all works of *source*, which wait *since* then (loop time)."""
         works = source.drawn(since)
-        if not self._settings.throttled_by_item:
-            throttlers = self._settings.throttlers
-            self._lanes[throttlers] = Lane(self, throttlers, works, len(source))
+        if not self._by_item:
+            self._lanes[self._throttlers] = Lane(self, self._throttlers, works, len(source))
             return
         for drawn in works:
             self.lane_of(drawn).add(drawn)
 
     def lane_of(self, drawn: Drawn) -> Lane:
         """The lane in which a work waits, by the throttlers that it needs."""
-        throttlers = self._settings.throttlers_of(drawn[1] if self._by_id else drawn[2])
+        throttlers = self._throttlers
+        if self._by_item:
+            throttlers = self._settings.throttlers_of(drawn[1] if self._by_id else drawn[2])
         if throttlers not in self._lanes:
             self._lanes[throttlers] = Lane(self, throttlers)
         return self._lanes[throttlers]

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from agentos_parallel._core.intake import Intake
 
 
+NOWHERE = -1
+"""The index of no work."""
+
+
 class Lane:
     """Works that need the same throttlers, in input order.
 
@@ -63,16 +67,16 @@ class Lane:
 
     @property
     def head(self) -> int:
-        """Index of the next work, in a lane to which works were added."""
-        return self._queue[0][0] if self._queue else 0
+        """Index of the next work, in a lane to which works were added; else ``NOWHERE``."""
+        return self._queue[0][0] if self._queue else NOWHERE
 
     def pump(self) -> None:
         """Start what can start now, and queue for the rest."""
         if not self.throttlers:
-            while self.left and self.intake.room():
+            while self.left and self.intake.room(self):
                 self.intake.begin(self)
             return
-        wanted = int(min(self.left, self.intake.room()))
+        wanted = int(min(self.left, self.intake.room(self)))
         self._shed(sum(self._waiting[1:]) - wanted)
         self._ask(0, wanted - sum(self._waiting[1:]))
 
@@ -121,7 +125,7 @@ class Lane:
             self._ask(stage + 1, self._waiting[stage + 1])
             return
         for _ in range(slots):
-            if self.left and self.intake.room():
+            if self.left and self.intake.room(self):
                 self.intake.begin(self)
             else:
                 self._give_back(stage, 1)

@@ -105,7 +105,8 @@ class Ledger:
 
     def leave(self, error: BaseException, reason: str) -> None:
         """Stop, and have *error* come out of the call; the first counts."""
-        self.exit = self.exit or error
+        if self.exit is None:
+            self.exit = error
         self._stop(reason)
 
     def close(self, duration: float, *, drawn_out: bool) -> None:

@@ -10,6 +10,7 @@ of agents would then pass every limit.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
@@ -149,8 +150,11 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
         """Give the slots to others."""
         task = current.get()
         self._task = None if task is None or task.settled else task
-        if self._task is not None:
-            self._task.lend()
+        if self._task is None:
+            return
+        if self._task.run.loop is asyncio.get_running_loop():
+            await self._task.strays_ended()  # threads of timed out attempts have the slots
+        self._task.lend()
 
     async def __aexit__(
         self,
@@ -159,8 +163,12 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
         traceback: TracebackType | None,
     ) -> None:
         """Wait for the slots, unless the task itself was cancelled."""
-        if self._task is not None:
-            await self._task.take_back()
+        if self._task is None:
+            return
+        if exc_type is GeneratorExit:  # the collector's: its loop is gone
+            self._task.lent_to -= 1
+            return
+        await self._task.take_back()
 
 
 def remaining() -> float | None:
@@ -181,3 +189,14 @@ def remaining() -> float | None:
     if task is None or task.run.clocks.deadline is None:
         return None
     return max(0.0, task.run.clocks.deadline.at - task.run.loop.time())
+
+
+def _after_fork() -> None:
+    """A forked child is in no task: the run around it, its loop and its slots are the parent's."""
+    global _lock  # noqa: PLW0603 - a lock that another thread held at the fork
+    _lock = threading.Lock()
+    current.set(None)
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on Windows
+    os.register_at_fork(after_in_child=_after_fork)

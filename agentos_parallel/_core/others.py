@@ -17,42 +17,52 @@ class Others:
     """A set of asyncio Tasks and Futures; empty is false.
 
     Args:
+        loop: the run's.
         context: where callbacks are called.
         gone: called whenever one has ended, or has been given up.
     """
 
-    def __init__(self, context: Context, gone: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, context: Context, gone: Callable[[], None]
+    ) -> None:
+        self._loop = loop
         self._context = context
         self._gone = gone
-        self._alive: set[asyncio.Future[None]] = set()
+        self._alive: dict[asyncio.Future[None], Callable[[], object]] = {}
 
     def __bool__(self) -> bool:
         """Whether one is alive."""
         return bool(self._alive)
 
-    def add(self, other: asyncio.Future[None], ended: Callable[[], None] | None = None) -> None:
-        """Wait for *other* too; *ended* is called before ``gone`` when it has ended."""
+    def add(
+        self,
+        other: asyncio.Future[None],
+        cancel: Callable[[], object],
+        ended: Callable[[], None] | None = None,
+    ) -> None:
+        """Wait for *other* too, which *cancel* cancels; *ended* is called when it has ended."""
 
         def done(_: asyncio.Future[None]) -> None:
             if not other.cancelled():
                 other.exception()  # looked at, so that asyncio does not log it
-            if other in self._alive:
-                self._alive.remove(other)
+            if self._alive.pop(other, None) is not None:
                 if ended is not None:
                     ended()
                 self._gone()
 
-        self._alive.add(other)
+        self._alive[other] = cancel
         other.add_done_callback(done, context=self._context)
 
     def cancel(self) -> None:
         """Cancel all of them."""
-        for other in list(self._alive):
-            other.cancel()
+        for cancel in list(self._alive.values()):
+            cancel()
 
-    def give_up(self) -> None:
-        """Wait for none of them any more."""
-        for other in self._alive:
-            logger.warning("%r was abandoned: it ignores its cancel", other)
-        self._alive.clear()
+    def give_up(self, only: asyncio.Future[None] | None = None) -> None:
+        """Wait no more for any of them, or for the one."""
+        for other in [other for other in self._alive if only in {None, other}]:
+            del self._alive[other]
+            # Not from in here: a handler of the user's that raises would keep the run waiting.
+            text = "agentos_parallel: %r was abandoned: it ignores its cancel"
+            self._loop.call_soon(logger.warning, text, other)
         self._gone()

@@ -32,6 +32,10 @@ from agentos_parallel.errors import SourceError
 from agentos_parallel.results import GatherResult, TaskResult, TaskStatus
 from agentos_parallel.settings import Settings
 
+# Runs that nobody awaits: asyncio holds tasks weakly, and what a dropped stream leaves would be
+# collected with it before it could be cancelled and closed.
+_streaming: set[Run] = set()
+
 CALLER_CANCELLED = "the caller was cancelled"
 CALLER_ABANDONED = "the task around it was abandoned"
 
@@ -83,7 +87,7 @@ class Run:
         self.call = call
         self.stopping = False
         self.over = False
-        self._source: SizedInput | Unsized | None = source
+        self._source = source
         self._settings = settings
         self._works = works
         self._lazy_rest = lazy_rest
@@ -112,8 +116,10 @@ class Run:
         self.depth = 0 if self._parent is None else self._parent.run.depth + 1
         self.clocks = Clocks(self.loop, self.context, self._settings, self._parent)
         self.crew = Crew(self, self.context, self.depth, self._task_seconds)
-        self._others = Others(self.context, self.look_whether_over)
+        self._others = Others(self.loop, self.context, self.look_whether_over)
         self._take_in()
+        if self._lazy_rest:
+            keep_alive(self)
         if self._parent is not None:
             self._parent.opens(self)
             if self._parent.result.abandoned:
@@ -145,7 +151,7 @@ class Run:
             except asyncio.CancelledError as error:
                 cancelled = cancelled or error
                 self._hurry(CALLER_CANCELLED)
-        failure = self.ledger.exit or cancelled
+        failure = cancelled if self.ledger.exit is None else self.ledger.exit
         if failure is not None:
             try:
                 raise failure
@@ -215,8 +221,12 @@ class Run:
             return False
         try:
             lane = self.intake.lane_of(drawn)
-        except Exception as error:  # the user's throttler=: of a lazy source, its task's failure
+        except (
+            BaseException
+        ) as error:  # the user's throttler=: of a lazy source, its task's failure
             self._refuse(drawn, error)
+            if not isinstance(error, Exception):
+                raise
             return False
         lane.add(drawn)
         self.resume()
@@ -294,7 +304,8 @@ class Run:
             return
         discard(item)
         if asyncio.isfuture(item) and not item.done() and item.get_loop() is self.loop:
-            self._others.add(item)
+            self._others.add(item, item.cancel)
+            self.clocks.call_at(self.clocks.give_up_at(), partial(self._others.give_up, item))
 
     def _feed_ended(self) -> None:
         assert self._feed is not None
@@ -337,7 +348,9 @@ class Run:
             self._parent.closes(self)
         duration = self.loop.time() - self.clocks.started_at
         self.ledger.close(duration, drawn_out=self.drawn_out)
-        self._source = None  # a run is in cycles, and its items don't wait for the collector
+        # A run is in cycles, and its items don't wait for the collector.
+        self._source = SizedInput(())
+        _streaming.discard(self)
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -352,7 +365,7 @@ class Run:
                 self.intake.close()
                 discard(*source.items if self._works else ())
                 raise
-        elif source is not None:
+        else:
             if self.intake.width == math.inf:
                 raise ValueError(
                     "max_concurrent must be a number here: with throttler= as a function nothing "
@@ -360,4 +373,11 @@ class Run:
                 )
             self._feed = Feed(self, source)
             self.intake.draw_more = self._feed.wake
-            self._others.add(self._feed.start(), self._feed_ended)
+            self._others.add(self._feed.start(), self._feed.cancel, self._feed_ended)
+
+
+def keep_alive(run: Run) -> None:
+    """Hold *run* until it is over, or its loop is."""
+    for other in [other for other in list(_streaming) if other.loop.is_closed()]:
+        _streaming.discard(other)
+    _streaming.add(run)

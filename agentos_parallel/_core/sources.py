@@ -87,6 +87,8 @@ def source_of(name: str, items: Any) -> SizedInput | Unsized:
     if isinstance(items, Iterable | AsyncIterable) and not inspect.isawaitable(items):
         return Unsized(items)
     hint = "; works of their own go into a list" if _is_work(items) else ""
+    if inspect.isasyncgenfunction(items) or inspect.isgeneratorfunction(items):
+        hint = f"; call it: {items.__name__}()"
     raise TypeError(
         f"{name} must be an iterable, an async iterable or a mapping, got {shown(items)}{hint}"
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agentos_parallel._core.clock import NEVER
 from agentos_parallel._core.nesting import Lender, current
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from agentos_parallel._core.run import Run
 
 
+Verdict: TypeAlias = tuple[TaskStatus, BaseException | None]
+"""Status and error that a cancelled task gets if it lets its cancel through."""
+
+
 class Task(Lender):
     """One work in its run. Attributes that most tasks never need have their default in the class.
 
@@ -39,6 +43,7 @@ class Task(Lender):
         attempt_at: when the present attempt started (loop time); None between attempts.
         handle: the asyncio.Task that runs it, until that has ended.
         threads: threads that work for it; it keeps its slots until they have ended.
+        strays: those among them that nobody waits for, of attempts that timed out.
         verdict: status and error that it gets if it lets its cancel through.
         give_up_at: when its run stops waiting for it, once it is cancelled (loop time).
     """
@@ -48,10 +53,11 @@ class Task(Lender):
     returned = False
     raised: BaseException | None = None
     threads = 0
+    strays = 0
     attempts = 0
     seconds: float | None = None
     expired: TaskTimeout | None = None
-    verdict: tuple[TaskStatus, BaseException | None] | None = None
+    verdict: Verdict | None = None
     give_up_at = NEVER
     _thread_waiter: asyncio.Future[None] | None = None
 
@@ -150,17 +156,18 @@ class Task(Lender):
 
     # Its threads.
 
-    def thread_ended(self) -> None:
-        """One of its threads has ended."""
+    def thread_ended(self, *, stray: bool) -> None:
+        """One of its threads has ended; *stray*: nobody waited for it any more."""
         self.threads -= 1
+        self.strays -= stray
         if self._thread_waiter is not None and not self._thread_waiter.done():
             self._thread_waiter.set_result(None)
         if self.handle is None and not self.threads:
             self.run.crew.freed(self)
 
-    async def threads_ended(self) -> None:
+    async def strays_ended(self) -> None:
         """Wait for the threads of earlier attempts, which have the task's slots."""
-        while self.threads:
+        while self.strays:
             self._thread_waiter = self.run.loop.create_future()
             await self._thread_waiter
 
@@ -186,7 +193,7 @@ class attempt:  # noqa: N801 - reads as a verb: async with attempt()
         assert task.handle is not None
         task.attempts += 1
         if task.attempts > 1:
-            await task.threads_ended()
+            await task.strays_ended()
             await task.regain_slots()
             task.result.retries += 1
             task.start_clock(task.run.loop.time())
@@ -237,7 +244,7 @@ def stopping() -> bool:
 def is_control_flow(error: BaseException) -> bool:
     """Whether *error* is LangGraph's own control flow: an interrupt, a command to a parent."""
     langgraph = sys.modules.get("langgraph.errors")
-    return langgraph is not None and isinstance(error, langgraph.GraphBubbleUp)
+    return isinstance(error, getattr(langgraph, "GraphBubbleUp", ()))
 
 
 _TIMEOUTS = (

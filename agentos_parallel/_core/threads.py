@@ -9,13 +9,16 @@ thread costs about 30 µs. Idle threads are kept on a stack, the warmest on top,
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
+
+logger = logging.getLogger("agentos_parallel")
 
 T = TypeVar("T")
 
@@ -79,10 +82,15 @@ class SyncLoop(threading.Thread):
     def run(self) -> None:
         """Serve until the interpreter ends."""
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException:  # an exit in somebody's callback: others go on being served
+                logger.exception("agentos_parallel: an exit in the loop of the sync callers")
 
 
 _sync_loops: list[SyncLoop] = []
+_depth: ContextVar[int] = ContextVar("agentos_parallel_sync_depth", default=0)
 _sync_loops_lock = threading.Lock()
 # Loops of the parent, in a forked child: closing one would unregister its sockets in the parent.
 _loops_of_parent: list[SyncLoop] = []
@@ -98,7 +106,8 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         BaseException: whatever the coroutine raised.
     """
-    loop = _loop_for_this_thread()
+    depth = _depth_of_this_call()
+    loop = _loop_at(depth)
     ended = threading.Event()
     tasks: list[asyncio.Task[None]] = []
     outcome: list[Callable[[], T]] = []
@@ -114,7 +123,9 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
             tasks.append(loop.create_task(carry()))
             tasks[0].add_done_callback(lambda _: ended.set())
 
-    start = partial(loop.call_soon_threadsafe, begin, context=copy_context())
+    context = copy_context()
+    context.run(_depth.set, depth + 1)
+    start = partial(loop.call_soon_threadsafe, begin, context=context)
     interrupt = _wait(ended, start, lambda: loop.call_soon_threadsafe(lambda: tasks[0].cancel()))
     if interrupt is not None:
         raise interrupt
@@ -151,13 +162,17 @@ def _raising(error: BaseException) -> Callable[[], Any]:
     return again
 
 
-def _loop_for_this_thread() -> asyncio.AbstractEventLoop:
+def _depth_of_this_call() -> int:
+    """How many of the loops stand still until this call has returned."""
     current = threading.current_thread()
-    depth = current.depth + 1 if isinstance(current, SyncLoop) else 0
+    return max(_depth.get(), current.depth + 1 if isinstance(current, SyncLoop) else 0)
+
+
+def _loop_at(depth: int) -> asyncio.AbstractEventLoop:
     with _sync_loops_lock:
-        if len(_sync_loops) <= depth:
-            _sync_loops.append(SyncLoop(depth))
-            _sync_loops[depth].start()
+        while len(_sync_loops) <= depth:
+            _sync_loops.append(SyncLoop(len(_sync_loops)))
+            _sync_loops[-1].start()
         return _sync_loops[depth].loop
 
 

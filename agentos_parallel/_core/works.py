@@ -37,9 +37,9 @@ def call_of(name: str, function: Any) -> Call:
             f"{name} must return one value, got the async generator function "
             f"{shown_callable(function)}: return a list instead of yielding"
         )
-    ainvoke = getattr(function, "ainvoke", None)
-    if callable(ainvoke) and not isinstance(function, type):
-        return ainvoke  # type: ignore[no-any-return]  # a Runnable, whose module we don't load
+    # A Runnable, whose module we don't load; by its class, for a Mock has any attribute.
+    if callable(getattr(type(function), "ainvoke", None)):
+        return function.ainvoke  # type: ignore[no-any-return]  # it has one
     if is_async(function):
         return function  # type: ignore[no-any-return]  # is_async() looked
     if callable(function):
@@ -76,7 +76,8 @@ def check_work(name: str, work: Any) -> None:
         )
     if inspect.isawaitable(work) or callable(work):
         return
-    given = f"{shown(work)} of type {type(work).__name__}"
+    kind = type(work).__name__
+    given = shown(work) if shown(work).endswith(f" {kind}") else f"{shown(work)} of type {kind}"
     many = isinstance(work, Iterable) and not isinstance(work, str | bytes)
     hint = "; many works are unpacked, parallel_gather(*works)" if many else ""
     raise TypeError(f"{name} must be awaitable or a zero-argument function, got {given}{hint}")
@@ -139,7 +140,7 @@ async def _called_in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
     def arrive() -> None:
         if task is not None:
-            task.thread_ended()
+            task.thread_ended(stray=arrived.done())
         if arrived.done():
             discard(outcome.value)  # nobody waits: it was abandoned
         else:
@@ -160,7 +161,14 @@ async def _called_in_thread(function: Callable[..., Any], *args: Any) -> Any:
     threads.start(call)
     if task is not None:
         task.threads += 1
-    await arrived
+    try:
+        await arrived
+    except BaseException:
+        if not arrived.cancelled():  # it came, and the cancel came after it
+            discard(outcome.value)
+        elif task is not None:
+            task.strays += 1
+        raise
     if outcome.error is None:
         return outcome.value
     try:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from agentos_parallel.checks import seconds_text
 from agentos_parallel.errors import DeadlineExceeded, TaskTimeout, error_text
 from agentos_parallel.jsonable import shown_value, to_jsonable
 from agentos_parallel.results import GatherResult, TaskResult, TaskStatus, shorten
@@ -41,7 +42,7 @@ def why(task: TaskResult[Any]) -> str:
     if task.status is TaskStatus.TIMEOUT and not task.started_at:
         word = "never started"
     elif task.status is TaskStatus.TIMEOUT:
-        word = f"timed out after {task.duration_ms / 1000:.3g} s"
+        word = f"timed out after {seconds_text(task.duration_ms / 1000)}"
         if isinstance(task.error, TaskTimeout | DeadlineExceeded):
             return word
     else:

@@ -17,6 +17,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from agentos_parallel._core.works import call_of, in_thread
 from agentos_parallel.adapters.kinds import only_async, only_sync, unbound
+from agentos_parallel.arguments import discarding, strict_call
 from agentos_parallel.checks import seconds, shown, text
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -33,7 +34,8 @@ class SubAgent:
         description: what it is good for, for the model that chooses.
         runnable: a ``create_agent`` graph or other LangGraph graph with messages, a chain, a chat
             model, a tool, or a function of the task's text, sync or async.
-        task_timeout: seconds that one of its tasks may take; None: the toolkit's.
+        task_timeout: seconds that one of its tasks may take; None: the toolkit's; ``math.inf``: no
+            limit.
 
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
@@ -56,9 +58,13 @@ class SubAgent:
                 f"got {shown(self.name)}"
             )
         text("description", self.description)
-        call_of("runnable", self.runnable)
+        with discarding(self.runnable):
+            call_of("runnable", self.runnable)
         if self.task_timeout is not None:
             seconds("task_timeout", self.task_timeout, none=" or None")
+
+
+SubAgent.__init__ = strict_call(SubAgent.__init__)  # type: ignore[method-assign]  # made by dataclass
 
 
 def by_name(agents: Iterable[SubAgent]) -> dict[str, SubAgent]:

@@ -23,7 +23,7 @@ from agentos_parallel.fanout import Aggregation, FanOutExecutor
 from agentos_parallel.results import FanOutResult
 
 
-class Task(NamedTuple):
+class Assignment(NamedTuple):
     """Who is asked, and what."""
 
     agent: SubAgent
@@ -52,10 +52,10 @@ class Team:
         self,
         agents: Iterable[SubAgent],
         *,
-        max_concurrent: int = 8,
-        timeout: float | None = 600.0,
-        task_timeout: float | None = None,
-        merge_fn: Any = None,
+        max_concurrent: int,
+        timeout: float | None,
+        task_timeout: float | None,
+        merge_fn: Any,
     ) -> None:
         self.agents = by_name(agents)
         if task_timeout is not None:
@@ -85,7 +85,7 @@ class Team:
 
     async def run(
         self,
-        tasks: Mapping[str, Task],
+        tasks: Mapping[str, Assignment],
         aggregation: Aggregation,
         timeout: float | None,
         config_of: Callable[[str], Config],
@@ -124,7 +124,7 @@ class Team:
         given = [t for t in (timeout, self.executor.timeout) if t is not None]
         return min(given, default=None)
 
-    def _timeout_of(self, tasks: Mapping[str, Task], task_id: str) -> float | None:
+    def _timeout_of(self, tasks: Mapping[str, Assignment], task_id: str) -> float | None:
         own = tasks[task_id].agent.task_timeout
         return self.task_timeout if own is None else own
 

@@ -1,8 +1,8 @@
 """The three tools over named sub-agents, and the toolkit that makes them.
 
 A tool returns content for the model and, as artifact, the whole run in plain JSON values:
-``GatherResult.to_dict()`` with the agent of each task, and for ``fan_out`` also the aggregation,
-its value and its winner. A failure of some tasks is a normal answer.
+``GatherResult.to_dict()`` with the agent of each task and, of a ``fan_out``, the value and the
+winner. A failure of some tasks is a normal answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 from agentos_parallel._core.threads import run_sync
 from agentos_parallel.adapters.content import describe, describe_task, fenced
 from agentos_parallel.adapters.subagents import Config, SubAgent
-from agentos_parallel.adapters.team import RefusedError, Task, Team
+from agentos_parallel.adapters.team import Assignment, RefusedError, Team
 from agentos_parallel.arguments import strict_call
 from agentos_parallel.checks import shown
 from agentos_parallel.errors import FanOutError
@@ -47,7 +47,7 @@ def refused_arguments(error: ValidationError | ValidationErrorV1) -> str:
 class Plan(NamedTuple):
     """What a call of a tool comes down to."""
 
-    tasks: dict[str, Task]
+    tasks: dict[str, Assignment]
     aggregation: Aggregation = "all"
 
 
@@ -142,7 +142,7 @@ class ParallelGatherTool(TeamTool):
         )
 
     def _plan(self, tasks: list[Any]) -> Plan:  # type: ignore[override]  # its own arguments
-        asked = [Task(self._team.agent(task.agent), task.input) for task in tasks]
+        asked = [Assignment(self._team.agent(task.agent), task.input) for task in tasks]
         return Plan({str(position): task for position, task in enumerate(asked)})
 
 
@@ -184,7 +184,7 @@ class FanOutTool(TeamTool):
         chosen = [self._team.agent(name) for name in agents or self._team.agents]
         if len({agent.name for agent in chosen}) < len(chosen):
             raise RefusedError("agents must name each agent once.")
-        return Plan({agent.name: Task(agent, input) for agent in chosen}, aggregation)
+        return Plan({agent.name: Assignment(agent, input) for agent in chosen}, aggregation)
 
 
 class ParallelMapTool(TeamTool):
@@ -206,7 +206,9 @@ class ParallelMapTool(TeamTool):
 
     def _plan(self, agent: str, inputs: list[str]) -> Plan:  # type: ignore[override]  # its own arguments
         asked = self._team.agent(agent)
-        return Plan({str(position): Task(asked, text) for position, text in enumerate(inputs)})
+        return Plan(
+            {str(position): Assignment(asked, text) for position, text in enumerate(inputs)}
+        )
 
 
 class ParallelToolkit(BaseToolkit):
@@ -293,7 +295,7 @@ def _arguments(name: str, team: Team, **fields: Any) -> type[BaseModel]:
 
 
 def _content(
-    outcome: FanOutResult[Any], tasks: Mapping[str, Task], aggregation: Aggregation
+    outcome: FanOutResult[Any], tasks: Mapping[str, Assignment], aggregation: Aggregation
 ) -> str:
     agents = {task_id: task.agent.name for task_id, task in tasks.items()}
     gathered = outcome.gather
@@ -309,7 +311,7 @@ def _content(
     return describe(gathered, agents)
 
 
-def _artifact(outcome: FanOutResult[Any], tasks: Mapping[str, Task]) -> dict[str, Any]:
+def _artifact(outcome: FanOutResult[Any], tasks: Mapping[str, Assignment]) -> dict[str, Any]:
     value = None if isinstance(outcome.value, GatherResult) else to_jsonable(outcome.value)
     return {
         **outcome.gather.to_dict(),

@@ -128,6 +128,14 @@ async def parallel_map(
     timeout: float | None = DEFAULT_TIMEOUT,
     **options: Unpack[Options],
 ) -> GatherResult[T]: ...
+@overload
+async def parallel_map(
+    func: SupportsAinvoke[Any, T],
+    items: Many[Any],
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    **options: Unpack[Options],
+) -> GatherResult[T]: ...
 @entry_point
 async def parallel_map(
     func: Any,
@@ -167,15 +175,19 @@ async def parallel_map(
     return (await collect(source, settings, call=call))[0]
 
 
-@strict_call
+@entry_point
 def create_parallel_agent_gather(
-    max_concurrent: int = 8, timeout: float | None = DEFAULT_TIMEOUT
+    max_concurrent: int | None = 8,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    **options: Unpack[Options],
 ) -> Callable[..., Coroutine[Any, Any, GatherResult[Any]]]:
     """Make an async function that gathers works, with limits set once.
 
     Args:
         max_concurrent: tasks at once, over all calls of the function together.
         timeout: seconds for one call; None: no deadline.
+        **options: ``task_timeout``, ``fail_fast``, ``min_success``, ``throttler``, ``grace``: see
+            ``ParallelExecutor``.
 
     Returns:
         An async function of works, each an argument or all in one iterable or mapping, that gives
@@ -190,9 +202,9 @@ def create_parallel_agent_gather(
         >>> asyncio.run(gather([lambda: "a", lambda: "b"])).get_results()
         ['a', 'b']
     """
-    executor = ParallelExecutor(max_concurrent=max_concurrent, timeout=timeout)
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    executor = ParallelExecutor(max_concurrent, timeout, **given)
 
-    @strict_call
     async def gather(*coros: Any) -> GatherResult[Any]:
         """Run the works, and give a result for each."""
         works: Any = coros
@@ -200,4 +212,5 @@ def create_parallel_agent_gather(
             works = coros[0]
         return await executor.gather(works)
 
-    return gather
+    gather.__qualname__ = "gather"
+    return strict_call(gather)

@@ -51,7 +51,8 @@ class ParallelExecutor:
         grace: seconds to wait for cancelled tasks; what still runs then is reported abandoned.
 
     Attributes:
-        throttler: the one given, or the executor's own.
+        throttler: the one given, or the executor's own, of ``max_concurrent`` slots; to change
+            how many there are, resize it.
 
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
@@ -86,6 +87,13 @@ class ParallelExecutor:
         self._own = throttler is None
         self.throttler: Limit = _throttler_for(max_concurrent) if throttler is None else throttler
         self.settings()
+
+    def __repr__(self) -> str:
+        """Its limits, and how much of them is in use."""
+        return (
+            f"ParallelExecutor(max_concurrent={self.max_concurrent}, timeout={self.timeout}, "
+            f"throttler={self.throttler!r})"
+        )
 
     def settings(self, **given: Any) -> Settings:
         """What a run of this executor is bound by, with the values in *given* that are not None."""
@@ -196,6 +204,14 @@ class ParallelExecutor:
         self,
         func: Callable[[A], T],
         items: Many[A],
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> GatherResult[T]: ...
+    @overload
+    async def map(
+        self,
+        func: SupportsAinvoke[Any, T],
+        items: Many[Any],
         timeout: float | None = None,
         **options: Unpack[Options],
     ) -> GatherResult[T]: ...

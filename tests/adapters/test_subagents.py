@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -411,3 +412,19 @@ def test_the_artifact_reads_back() -> None:
 
     assert gathered.get_results() == ["ABC", 3]
     assert gathered.all_succeeded
+
+
+async def test_a_coroutine_in_place_of_a_runnable_is_refused_and_closed() -> None:
+    async def answer(text: str) -> str:
+        return text
+
+    coroutine: Any = answer("called too early")
+    with pytest.raises(TypeError, match="runnable"):
+        SubAgent("a", "A", coroutine)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+    coroutine = answer("called too early")
+    make: Any = SubAgent
+    with pytest.raises(TypeError, match="SubAgent does not know tool="):
+        make("a", "A", str.upper, tool=coroutine)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+import threading
 from functools import partial
 from typing import Any
 
@@ -159,3 +160,53 @@ async def test_a_failure_in_the_first_step_stops_the_rest(run: Way) -> None:
     assert [task.status for task in tasks] == [FAILED, CANCELLED, CANCELLED][: len(tasks)]
     assert now() == began
     assert gauge.inside == 0
+
+
+async def test_what_a_log_filter_raises_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    def refuse(_: logging.LogRecord) -> bool:
+        raise LookupError("in the filter")
+
+    monkeypatch.setattr(logging.getLogger("agentos_parallel"), "filters", [refuse])
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context.get("exception")))
+    began = now()
+    result = await parallel_gather(partial(ignore_cancels_until, 20), timeout=2, grace=1)
+    assert (result.timed_out, result.abandoned) == (1, 1)
+    assert now() - began == 3
+    await asyncio.sleep(30)
+    assert [type(error) for error in told] == [LookupError]
+
+
+async def test_when_an_abandoned_task_ends_at_last_the_log_tells(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "agentos_parallel"):
+        result = await parallel_gather(partial(ignore_cancels_until, 20), timeout=2, grace=1)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        await asyncio.sleep(16)
+        assert len(caplog.records) == 1
+        await asyncio.sleep(2)
+    assert result.abandoned == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert caplog.messages[1] == "agentos_parallel: task '0', which was abandoned, has ended"
+
+
+async def test_when_an_abandoned_thread_ends_at_last_the_log_tells(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    release, throttler = threading.Event(), TaskThrottler(1)
+
+    def blocks() -> None:
+        release.wait(10)
+
+    with caplog.at_level(logging.INFO, "agentos_parallel"):
+        result = await parallel_gather(blocks, timeout=0.05, throttler=throttler)
+        assert (result.abandoned, throttler.active) == (1, 1)
+        release.set()
+        while throttler.active:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "has ended" in caplog.messages[1]

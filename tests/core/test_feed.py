@@ -14,10 +14,11 @@ from agentos_parallel import (
     TaskStatus,
     TaskThrottler,
     fan_out,
+    parallel_gather,
     parallel_map,
     parallel_stream,
 )
-from tests.ways import Results, hang, now, read
+from tests.ways import Gauge, Results, hang, now, read
 
 COMPLETED, CANCELLED, TIMEOUT = TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.TIMEOUT
 
@@ -221,3 +222,81 @@ async def test_a_source_read_while_its_throttler_is_busy_holds_no_slot() -> None
     result = await task
     assert result.all_succeeded
     assert (throttler.active, throttler.waiting) == (0, 0)
+
+
+# Exits, and sources that are not drawn at all.
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=repr)
+async def test_an_exit_in_the_throttler_function_comes_out(error: BaseException) -> None:
+    gauge, closed = Gauge(), []
+
+    def source() -> Iterator[int]:
+        try:
+            yield from range(5)
+        finally:
+            closed.append(now())
+
+    def throttler_of(item: int) -> TaskThrottler:
+        if item == 2:
+            raise error
+        return TaskThrottler(1)
+
+    began = now()
+    with pytest.raises(type(error)) as raised:
+        await parallel_map(gauge.work, source(), throttler=throttler_of)
+    assert raised.value is error
+    assert closed == [began]
+    assert gauge.inside == 0
+
+
+def begun(closed: list[str]) -> Iterator[float]:
+    def source() -> Iterator[float]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append("closed")
+
+    begun = source()
+    next(begun)
+    return begun
+
+
+async def test_a_source_of_a_stream_left_at_once_is_closed() -> None:
+    closed = list[str]()
+    async with parallel_stream(after, begun(closed)):
+        pass
+    assert closed == ["closed"]
+
+
+async def test_a_source_of_a_stream_that_never_starts_is_closed() -> None:
+    closed = list[str]()
+
+    async def source() -> AsyncIterator[float]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await asyncio.sleep(1)
+            closed.append("closed")
+
+    drawn = source()
+    await anext(drawn)
+    await parallel_stream(after, drawn).aclose()
+    assert closed == ["closed"]
+
+
+async def test_a_source_of_a_run_after_the_outer_deadline_is_closed() -> None:
+    closed = list[str]()
+
+    async def opens_late() -> None:
+        try:
+            await hang()
+        finally:
+            inner = await parallel_map(after, begun(closed))
+            assert inner.total == 0
+
+    result = await parallel_gather(opens_late, timeout=1)
+    assert result.timed_out == 1
+    assert closed == ["closed"]

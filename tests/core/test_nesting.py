@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
+import threading
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +18,7 @@ from agentos_parallel import (
     TaskResult,
     TaskStatus,
     TaskThrottler,
+    fan_out,
     parallel_gather,
     parallel_map,
     parallel_stream,
@@ -25,7 +29,7 @@ from agentos_parallel._core.run import Run
 from agentos_parallel._core.sources import SizedInput
 from agentos_parallel.settings import Settings
 from tests.pieces import Stubborn, after, alive, now, settle
-from tests.virtual_time import run_virtually
+from tests.virtual_time import VirtualTimeLoop, run_virtually
 
 
 async def left() -> float | None:
@@ -373,3 +377,72 @@ def test_any_tree_of_runs_on_one_throttler_keeps_its_limit_and_ends(
     assert load.peak <= limit
     assert load.active == 0
     assert (throttler.active, throttler.waiting) == (0, 0)
+
+
+# A loop that is closed in the midst of it.
+
+
+@pytest.mark.leaky
+def test_tasks_of_a_closed_loop_that_await_nested_runs_hold_no_slot() -> None:
+    throttler = TaskThrottler(2)
+
+    async def parent() -> None:
+        await parallel_gather(partial(after, 100, None))
+
+    loop = VirtualTimeLoop()
+    loop.set_exception_handler(lambda *_: None)  # tasks were destroyed: that is what happens here
+    main = loop.create_task(parallel_gather(parent, parent, throttler=throttler, timeout=None))
+    loop.call_later(1, loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert throttler.active == 0
+
+    del main
+    gc.collect()
+    assert (throttler.active, throttler.waiting) == (0, 0)
+    served = run_virtually(parallel_gather(*[partial(after, 1, n) for n in range(3)],
+                                           throttler=throttler, timeout=9))  # fmt: skip
+    assert served.get_results() == [0, 1, 2]
+    assert served.total_duration_ms == 2_000
+
+
+# Nested runs beside a thread of their task.
+
+
+async def test_a_thread_of_a_task_may_wait_for_a_run_on_the_tasks_own_loop() -> None:
+    loop = asyncio.get_running_loop()
+
+    def work() -> list[int]:
+        nested = parallel_gather(partial(after, 1, 1))
+        return asyncio.run_coroutine_threadsafe(nested, loop).result(5).get_results()
+
+    result = await parallel_gather(work, throttler=TaskThrottler(1))
+    assert result.raise_for_errors().get_results() == [[1]]
+
+
+async def test_runs_beside_a_merge_in_a_thread_do_not_wait_for_it() -> None:
+    merging, release = threading.Event(), threading.Event()
+
+    def merge(values: list[int]) -> list[int]:
+        merging.set()
+        release.wait(5)
+        return values
+
+    async def beside() -> int:
+        while not merging.is_set():
+            await asyncio.sleep(0)
+        return (await parallel_gather(partial(after, 0, 2), partial(after, 0, 3))).completed
+
+    async def work() -> list[Any]:
+        merged = asyncio.ensure_future(
+            fan_out([partial(after, 0, 1)], aggregation="merge", merge_fn=merge)
+        )
+        counts = await asyncio.wait_for(asyncio.gather(beside(), beside()), 1)
+        release.set()
+        return [await merged, *counts]
+
+    try:
+        result = await parallel_gather(work, throttler=TaskThrottler(1), timeout=3)
+    finally:
+        release.set()
+    assert result.raise_for_errors().get_results() == [[[1], 2, 2]]

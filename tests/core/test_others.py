@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import gc
+import logging
+from collections.abc import AsyncIterator
 
 import pytest
 
 from agentos_parallel import (
     TaskStatus,
     parallel_gather,
+    parallel_map,
 )
 from tests.ways import hang, now
 
@@ -74,3 +77,39 @@ async def test_a_future_that_had_no_turn_is_cancelled() -> None:
     result = await parallel_gather(hang, future, max_concurrent=1, timeout=3)
     assert result.results[1].started_at == 0
     assert future.cancelled()
+
+
+async def test_one_whose_task_fails_before_it_is_awaited_is_waited_for_its_grace_only() -> None:
+    def refuse(_: str) -> float:
+        raise LookupError("no timeout for this one")
+
+    handed = asyncio.ensure_future(ignore_cancels_until(20))
+    await asyncio.sleep(0)
+    began = now()
+    result = await parallel_gather(handed, timeout=None, task_timeout=refuse, grace=1)
+    assert now() - began == 1
+    assert result.results[0].status is TaskStatus.FAILED
+    assert isinstance(result.results[0].error, LookupError)
+    assert not handed.done()
+    await handed
+
+
+async def test_what_a_log_filter_raises_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: logging.LogRecord) -> bool:
+        raise LookupError("in the filter")
+
+    async def source() -> AsyncIterator[float]:
+        yield 0
+        await ignore_cancels_until(20)
+
+    handed = asyncio.ensure_future(ignore_cancels_until(20))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(logging.getLogger("agentos_parallel"), "filters", [refuse])
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    began = now()
+    drawn = parallel_map(asyncio.sleep, source(), timeout=2, grace=1)
+    given = parallel_gather(hang, handed, max_concurrent=1, timeout=2, grace=1)
+    results = await asyncio.gather(drawn, given)
+    assert now() - began == 3
+    assert [result.total for result in results] == [1, 2]
+    await asyncio.sleep(30)

@@ -14,12 +14,17 @@ from agentos_parallel import (
     GatherResult,
     ParallelExecutor,
     ResultStream,
+    TaskResult,
     TaskStatus,
     TaskThrottler,
     parallel_gather,
     parallel_map,
     parallel_stream,
 )
+from agentos_parallel._core.run import Run, keep_alive
+from agentos_parallel._core.run import _streaming as held
+from agentos_parallel._core.sources import SizedInput
+from agentos_parallel.settings import Settings
 from tests.ways import Factory, Gauge, hang, now
 
 COMPLETED, FAILED = TaskStatus.COMPLETED, TaskStatus.FAILED
@@ -249,3 +254,18 @@ def test_one_executor_in_one_loop_after_the_other() -> None:
         assert result.all_succeeded
     assert isinstance(executor.throttler, TaskThrottler)
     assert executor.throttler.active == 0
+
+
+def test_a_streaming_run_is_held_until_its_loop_is_closed() -> None:
+    async def over_nothing() -> Run:
+        results: dict[int, TaskResult[Any]] = {}
+        run = Run(SizedInput([]), asyncio.sleep, Settings(), results.__setitem__, lazy_rest=True)
+        run.open()
+        keep_alive(run)
+        return run
+
+    first = asyncio.run(over_nothing())
+    assert first in held
+    second = asyncio.run(over_nothing())
+    assert first not in held
+    held.discard(second)

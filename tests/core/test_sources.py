@@ -179,3 +179,11 @@ async def test_an_async_source_may_take_its_time() -> None:
     result = await parallel_map(double, slow())
     assert result.total_duration_ms == 3_000
     assert [task.queued_ms for task in result.results] == [0, 0, 0]
+
+
+async def test_a_generator_function_is_to_be_called() -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match=r"call it: numbers\(\)"):
+        await parallel_map(str, numbers)  # type: ignore[call-overload]

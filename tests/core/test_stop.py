@@ -135,7 +135,9 @@ async def test_a_quorum_of_all_is_reached_at_the_last() -> None:
 
 
 async def test_a_quorum_past_the_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="min_success must be <= the number of works, 2, got 3"):
+    with pytest.raises(
+        ValueError, match=r"min_success must be at most the number of works \(2\), got 3"
+    ):
         await parallel_map(work, [1, 2], min_success=3)
     with pytest.raises(ValueError, match="min_success"):
         parallel_stream(work, [1, 2], min_success=3)

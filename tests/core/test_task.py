@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import gc
+import sys
 import threading
+import types
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Any
 
@@ -415,3 +417,41 @@ async def test_works_that_never_wait_are_tasks_like_others() -> None:
     assert order == list(range(100))
     await settle()
     assert not alive()
+
+
+async def test_while_langgraph_is_being_imported_a_failure_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "langgraph.errors", types.ModuleType("langgraph.errors"))
+    task = await one(partial(failing_after, 1, LookupError("no")))
+    assert task.status is FAILED
+    assert isinstance(task.error, LookupError)
+
+
+class FalsyExit(BaseException):
+    def __bool__(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("lazily", [False, True], ids=["in a task", "in a source"])
+async def test_an_exit_that_is_false_comes_out(lazily: bool) -> None:
+    error = FalsyExit()
+
+    def source() -> Iterator[float]:
+        yield 1
+        raise error
+
+    with pytest.raises(FalsyExit) as raised:
+        if lazily:
+            await parallel_map(asyncio.sleep, source())
+        else:
+            await parallel_gather(partial(failing_after, 1, error))
+    assert raised.value is error
+
+
+async def test_an_exit_that_is_false_comes_out_of_a_stream() -> None:
+    error = FalsyExit()
+    with pytest.raises(FalsyExit) as raised:
+        async for _ in parallel_stream(partial(failing_after, 1), [error]):
+            pass
+    assert raised.value is error

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -295,3 +296,39 @@ def test_a_forked_child_has_a_loop_of_its_own() -> None:
     assert until(look)
     assert os.waitstatus_to_exitcode(ended[-1]) == 0
     assert run_sync(after(0, "parent")) == "parent"
+
+
+# What may befall the loop.
+
+
+def test_an_exit_in_a_callback_leaves_the_loop_to_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def leaves() -> str:
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
+        return await after(0.01, "still served")
+
+    def calls() -> None:
+        seen.append(run_sync(leaves()))
+        seen.append(run_sync(after(0, "others too")))
+
+    seen = list[str]()
+    caller = threading.Thread(target=calls, daemon=True)
+    caller.start()
+    caller.join(5)
+    assert seen == ["still served", "others too"]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "an exit" in caplog.text
+
+
+def test_a_sync_call_in_a_thread_of_a_nested_call_has_a_loop_that_is_free() -> None:
+    def innermost() -> str:
+        return run_sync(after(0, "innermost"))
+
+    async def inner() -> list[str]:
+        return (await parallel_gather(innermost, timeout=5)).raise_for_errors().get_results()
+
+    async def outer() -> list[str]:
+        return run_sync(inner())
+
+    assert run_sync(outer()) == ["innermost"]

@@ -2,9 +2,10 @@
 
 import asyncio
 import functools
+import inspect
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -19,6 +20,7 @@ from agentos_parallel import (
     parallel_map,
 )
 from tests.pieces import after
+from tests.virtual_time import threads_at_work
 
 
 class Lazy:
@@ -232,3 +234,59 @@ def test_a_merge_that_ends_after_its_loop_is_let_go() -> None:
     release.set()
 
     assert ended.wait(5)
+
+
+class Remote:
+    """A proxy: any name but those of Python is a remote call."""
+
+    def __init__(self, name: str, calls: list[str]) -> None:
+        self.name = name
+        self.calls = calls
+
+    def __getattr__(self, name: str) -> "Remote":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Remote(f"{self.name}.{name}", self.calls)
+
+    def __call__(self) -> None:
+        self.calls.append(self.name)
+        raise ConnectionError(self.name)
+
+
+async def test_a_proxy_that_knows_every_name_is_called_and_nothing_else() -> None:
+    calls = list[str]()
+    result = await parallel_gather(Remote("rpc", calls))
+    assert result.results[0].status is TaskStatus.FAILED
+    assert isinstance(result.results[0].error, ConnectionError)
+    assert calls == ["rpc"]
+
+
+async def test_a_mock_is_the_func_of_a_map() -> None:
+    func = Mock(return_value=1)
+    assert (await parallel_map(func, ["a"])).get_results() == [1]
+    func.assert_called_once_with("a")
+
+
+async def test_a_coroutine_that_comes_in_the_moment_of_the_cancel_is_closed() -> None:
+    made, threads, go = (
+        list[Coroutine[Any, Any, str]](),
+        list[threading.Thread](),
+        threading.Event(),
+    )
+
+    def late() -> Coroutine[Any, Any, str]:
+        threads.append(threading.current_thread())
+        go.wait(5)
+        made.append(after(0, "nobody asks any more"))
+        return made[0]
+
+    run = asyncio.ensure_future(parallel_gather(late))
+    while not threads:
+        await asyncio.sleep(0)
+    go.set()
+    while threads[0] in threads_at_work():  # the loop stands still until the coroutine is there
+        time.sleep(0.001)  # noqa: ASYNC251
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED

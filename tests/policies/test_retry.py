@@ -408,3 +408,68 @@ async def test_a_race_raises_the_error_of_the_last_attempt() -> None:
     with pytest.raises(ValueError, match="2") as caught:
         await fan_out([Flaky(*errors)], aggregation="first", retry_failed=True)
     assert caught.value is errors[2]
+
+
+# An attempt that ends late.
+
+
+async def test_an_attempt_that_ends_in_the_last_call_leaves_the_next_its_clocks() -> None:
+    starts = list[float]()
+
+    async def work() -> None:
+        starts.append(now())
+        try:
+            await hang()
+        finally:
+            for _ in range(4 if len(starts) == 1 else 0):
+                await asyncio.sleep(0)
+
+    began = now()
+    task = await retried(work, max_retries=1, task_timeout=1, grace=0, timeout=5)
+    assert (task.status, task.retries) == (TIMEOUT, 1)
+    assert isinstance(task.error, TaskTimeout)
+    assert now() - began == 2
+    assert starts == [began, began + 1]
+
+
+async def test_a_deadline_bounds_the_attempt_after_one_that_ended_in_the_last_call() -> None:
+    attempts = []
+
+    async def work() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            try:
+                await hang()
+            finally:
+                for _ in range(4):
+                    await asyncio.sleep(0)
+        await hang()
+
+    began = now()
+    timeouts = iter([1.0])
+    task = await retried(work, task_timeout=lambda _: next(timeouts), grace=0, timeout=1.5)
+    assert (task.status, task.retries, len(attempts)) == (TIMEOUT, 1, 2)
+    assert isinstance(task.error, DeadlineExceeded)
+    assert now() - began == 1.5
+
+
+async def test_a_thread_that_timed_out_keeps_its_slot_from_other_works_too() -> None:
+    release, gauge, throttler = threading.Event(), Gauge(), TaskThrottler(1)
+
+    def work() -> None:
+        with gauge:
+            release.wait(5)
+
+    asyncio.get_running_loop().call_later(0.3, release.set)
+    result: GatherResult[Any] = await fan_out(
+        [work, work],
+        retry_failed=True,
+        max_retries=1,
+        task_timeout=0.1,
+        throttler=throttler,
+    )
+    assert [(task.status, task.retries) for task in result.results] == [
+        (COMPLETED, 1),
+        (COMPLETED, 0),
+    ]
+    assert (gauge.peak, throttler.peak) == (1, 1)

@@ -458,3 +458,11 @@ async def test_a_coroutine_of_another_make_is_awaited_or_closed() -> None:
     with pytest.raises(ValueError, match="timeout"):
         await parallel_gather(left, timeout=0)
     assert left.closed
+
+
+async def test_works_in_place_of_a_config_are_closed() -> None:
+    works = [after(0, "a"), after(0, "b")]
+    make: Any = FanOutExecutor
+    with pytest.raises(TypeError, match="config must be a FanOutConfig or None, got a list"):
+        make(works)
+    assert [inspect.getcoroutinestate(work) for work in works] == [inspect.CORO_CLOSED] * 2

@@ -531,3 +531,21 @@ def test_a_throttler_in_use_serves_a_forked_child() -> None:
     assert in_child(serves)
     throttler.release()
     assert throttler.active == 0
+
+
+@FORK
+@pytest.mark.realtime
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+async def test_a_child_forked_in_a_sync_task_runs_works_of_its_own() -> None:
+    executor = ParallelExecutor(max_concurrent=1, timeout=8)
+
+    def serves() -> bool:
+        result = asyncio.run(executor.map(after_zero, range(3)))
+        return result.get_results() == [0, 1, 2]
+
+    result = await executor.map(lambda _: in_child(serves), [1, 2])
+    assert result.get_results() == [True, True]
+
+
+async def after_zero(item: int) -> int:
+    return await after(0, item)

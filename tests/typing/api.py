@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from typing import Any, assert_type
+from typing import Any, TypedDict, assert_type
 
 from langchain_core.runnables import Runnable, RunnableLambda
 
@@ -51,6 +51,30 @@ class Agent:
 
     async def ainvoke(self, question: str, config: object = None, **kwargs: Any) -> bytes:
         return question.encode()
+
+
+class State(TypedDict):
+    """What an agent is asked."""
+
+    messages: list[Any]
+
+
+class Config(TypedDict, total=False):
+    """What an agent is bound by."""
+
+    tags: list[str]
+
+
+class StateAgent:
+    """Looks like what create_agent makes: its input has a type of its own."""
+
+    async def ainvoke(  # its parameter is called as LangChain calls it
+        self,
+        input: State,  # noqa: A002
+        config: Config | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        return input
 
 
 class Client:
@@ -165,6 +189,13 @@ async def runnables(runnable: Runnable[str, list[int]]) -> None:
     assert_type(await ParallelExecutor().map(runnable, ["a"]), GatherResult[list[int]])
     assert_type(parallel_stream(runnable, ["a"]), ResultStream[list[int]])
     assert_type(await parallel_map(RunnableLambda(shout), ["a"]), GatherResult[str])
+
+
+async def agents(inputs: list[dict[str, Any]]) -> None:
+    assert_type(await parallel_map(StateAgent(), inputs), GatherResult[Any])
+    assert_type(await ParallelExecutor().map(StateAgent(), inputs), GatherResult[Any])
+    assert_type(parallel_stream(StateAgent(), inputs), ResultStream[Any])
+    assert_type(await parallel_map(StateAgent(), [{"messages": []}]), GatherResult[Any])
 
 
 async def results() -> None:
