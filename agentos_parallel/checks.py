@@ -67,6 +67,9 @@ def seconds_text(value: float) -> str:
 def shown(value: object) -> str:
     """A value for an error message: short, with its type unless that is plain to see."""
     if value is None or isinstance(value, bool | int | float | str):
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError:  # Python writes no whole number of more than 4,300 digits
+            return "a number of too many digits"
         return text if len(text) <= 60 else f"{text[:59]}…"
     return f"a {type(value).__name__}"

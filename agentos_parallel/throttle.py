@@ -152,7 +152,7 @@ class TaskThrottler:
         except GeneratorExit:
             collected = True  # a grant that still comes is given back
             if granted.done() and not granted.cancelled():
-                self._release_collected()
+                self.release_collected()
             raise
 
     def try_acquire(self) -> bool:
@@ -208,7 +208,9 @@ class TaskThrottler:
             place.wants -= taken
             if place.wants > 0:
                 queue[place] = None
-            return taken
+        if self._collected:  # pragma: no cover - came from another thread while we had the lock
+            self._serve_collected()
+        return taken
 
     def watch(self, place: Place) -> None:
         """Have ``place.grant`` called at every resize too, with 0 slots where none has come."""
@@ -238,13 +240,16 @@ class TaskThrottler:
     ) -> None:
         """Give the slot back."""
         if exc_type is GeneratorExit:
-            self._release_collected()
+            self.release_collected()
         else:
             self.release()
 
-    def _release_collected(self) -> None:
+    def release_collected(self) -> None:
         """Give a slot back from a closed coroutine: perhaps the collector's, under our own lock."""
         self._collected.append(None)
+        self._serve_collected()
+
+    def _serve_collected(self) -> None:
         if self._lock.acquire(blocking=False):
             try:
                 self._serve()

@@ -111,16 +111,25 @@ class Lender(ABC):
             for throttler in self.throttlers:
                 await throttler.acquire(front=True)
                 taken.append(throttler)
-        finally:
-            with _lock:
-                self._taking = None
-                # Another run may have opened meanwhile, or the task may be over by now.
-                keep = len(taken) == len(self.throttlers) and not (self.lent_to or self.settled)
-                self.holding = keep
-            if not keep:
-                for throttler in taken:
-                    throttler.release()
-            taking.set_result(None)
+        except GeneratorExit:  # perhaps the collector's: no lock may be taken
+            for throttler in taken:
+                throttler.release_collected()
+            raise
+        except asyncio.CancelledError:
+            self._took(taken, taking)
+            raise
+        self._took(taken, taking)
+
+    def _took(self, taken: list[TaskThrottler], taking: Future[None]) -> None:
+        with _lock:
+            self._taking = None
+            # Another run may have opened meanwhile, or the task may be over by now.
+            keep = len(taken) == len(self.throttlers) and not (self.lent_to or self.settled)
+            self.holding = keep
+        if not keep:
+            for throttler in taken:
+                throttler.release()
+        taking.set_result(None)
 
     def opens(self, run: NestedRun) -> None:
         """Remember a run that was opened in this task."""

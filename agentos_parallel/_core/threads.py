@@ -85,8 +85,9 @@ class SyncLoop(threading.Thread):
         while True:
             try:
                 self.loop.run_forever()
-            except BaseException:  # an exit in somebody's callback: others go on being served
-                logger.exception("agentos_parallel: an exit in the loop of the sync callers")
+            except BaseException as error:  # an exit in somebody's callback: others are served
+                text = "agentos_parallel: an exit in the loop of the sync callers: %r"
+                self.loop.call_soon(logger.error, text, error)
 
 
 _sync_loops: list[SyncLoop] = []

@@ -1,15 +1,11 @@
 """What may be in hand, what may start, and in which order."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
-from agentos_parallel import (
-    ParallelExecutor,
-    TaskThrottler,
-    parallel_map,
-    parallel_stream,
-)
+from agentos_parallel import ParallelExecutor, TaskThrottler, parallel_map, parallel_stream
 from tests.ways import Gauge, hang, now
 
 
@@ -102,3 +98,33 @@ async def test_a_run_that_follows_its_throttler_follows_its_resizing(limit: int)
     assert result.all_succeeded
     assert later.peak == limit
     assert executor.throttler.active == 0
+
+
+async def test_an_executors_limit_and_a_callers_together_bound_what_is_in_hand() -> None:
+    drawn = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal drawn
+        for number in range(6):
+            drawn += 1
+            yield number
+
+    async def count(_: int) -> int:
+        await asyncio.sleep(1)
+        return drawn
+
+    executor = ParallelExecutor(3)
+    result = await executor.map(count, numbers(), throttler=TaskThrottler(2))
+
+    assert result.get_results()[:2] == [2, 2]
+    assert executor.throttler.peak == 2  # type: ignore[union-attr]
+
+
+async def test_a_width_that_nobody_gives_is_refused_for_a_source() -> None:
+    throttler = TaskThrottler(2)
+
+    async def work(_: int) -> None:
+        raise AssertionError("it was started")
+
+    with pytest.raises(ValueError, match="max_concurrent must be a number here"):
+        await parallel_map(work, iter([1]), max_concurrent=None, throttler=lambda _: throttler)

@@ -406,6 +406,33 @@ def test_tasks_of_a_closed_loop_that_await_nested_runs_hold_no_slot() -> None:
     assert served.total_duration_ms == 2_000
 
 
+@pytest.mark.leaky
+def test_a_task_of_a_closed_loop_that_takes_its_slots_back_keeps_none() -> None:
+    narrow, wide = TaskThrottler(1), TaskThrottler(2)
+
+    async def child() -> None:
+        assert wide.try_acquire()
+        assert wide.try_acquire()  # what the parent waits for, after it has the narrow one
+
+    async def parent() -> None:
+        await parallel_gather(child)
+
+    loop = VirtualTimeLoop()
+    loop.set_exception_handler(lambda *_: None)  # tasks were destroyed: that is what happens here
+    main = loop.create_task(
+        parallel_gather(parent, throttler=lambda _: (narrow, wide), timeout=None)
+    )
+    loop.call_later(1, loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert narrow.active == 1
+
+    del main
+    wide.release()  # which finds that nobody waits any more
+    gc.collect()
+    assert (narrow.active, wide.active) == (0, 1)
+
+
 # Nested runs beside a thread of their task.
 
 
