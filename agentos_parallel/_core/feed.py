@@ -35,7 +35,8 @@ class Feed:
 
     def start(self) -> asyncio.Task[None]:
         """Start drawing, in the caller's context."""
-        self._handle = self._run.loop.create_task(self._live())
+        # Never eagerly, whatever the loop's task factory: the run may stop in this very step.
+        self._handle = asyncio.Task(self._live(), loop=self._run.loop)
         return self._handle
 
     def cancel(self) -> None:
