@@ -1,3 +1,5 @@
+"""P6: a failed run loses no finished work: every exception of ours carries it."""
+
 import asyncio
 import copy
 import pickle

@@ -1,3 +1,5 @@
+"""P7: cancellation is honoured both ways, and exits come out after the drain."""
+
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Iterator

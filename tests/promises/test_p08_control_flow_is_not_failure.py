@@ -1,3 +1,5 @@
+"""P8: interrupts and commands of LangGraph are control flow: never retried, swallowed or a stop."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial

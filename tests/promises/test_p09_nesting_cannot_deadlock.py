@@ -1,3 +1,5 @@
+"""P9: runs in runs lend their slots, so that they can't deadlock."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial

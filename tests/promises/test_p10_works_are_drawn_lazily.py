@@ -1,3 +1,5 @@
+"""P10: works are drawn lazily, with backpressure, and sources are closed."""
+
 import asyncio
 import gc
 import weakref
