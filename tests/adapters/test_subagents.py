@@ -3,13 +3,11 @@
 import asyncio
 import dataclasses
 import inspect
-import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import before_model, wrap_model_call, wrap_tool_call
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
@@ -25,18 +23,13 @@ from agentos_parallel import GatherResult, SubAgent
 from tests.adapters.parts import (
     ASYNC_FORMS,
     SYNC_FORMS,
-    OwnAsyncModel,
     acall,
     answers,
-    async_node_of,
     call,
     errors,
     graph,
-    node_of,
-    running_loop,
     says,
     statuses,
-    structured,
     team,
     toolbox,
 )
@@ -152,45 +145,6 @@ async def test_all_forms_answer_in_one_fan_out() -> None:
 
     assert answers(message) == ["HEAR"] * len(agents)
     assert [task["task_id"] for task in message.artifact["results"]] == [a.name for a in agents]
-
-
-class Places:
-    """Where a body ran."""
-
-    def __init__(self) -> None:
-        self.threads: list[threading.Thread] = []
-        self.loops: list[asyncio.AbstractEventLoop | None] = []
-
-    def here(self, text: str) -> str:
-        self.threads.append(threading.current_thread())
-        self.loops.append(running_loop())
-        return text.upper()
-
-    async def ahere(self, text: str) -> str:
-        return self.here(text)
-
-
-BOTH: dict[str, Callable[[Any, Any], Any]] = {
-    "RunnableLambda": RunnableLambda,
-    "tool": structured,
-    "chat model": lambda body, abody: OwnAsyncModel(body=body, abody=abody),
-    "graph": lambda body, abody: graph(RunnableLambda(node_of(body), async_node_of(abody))),
-}
-
-
-@before_model
-async def look(state: Any, runtime: Any) -> None:
-    await asyncio.sleep(0)
-
-
-@wrap_model_call
-async def around_model(request: Any, handler: Any) -> Any:
-    return await handler(request)
-
-
-@wrap_tool_call
-async def around_tool(request: Any, handler: Any) -> Any:
-    return await handler(request)
 
 
 @pytest.mark.parametrize("ways", ["sync", "async"])

@@ -14,7 +14,7 @@ from agentos_parallel import (
     parallel_map,
     parallel_stream,
 )
-from tests.ways import Gauge, hang, now
+from tests.ways import Gauge, now
 
 COMPLETED, TIMEOUT = TaskStatus.COMPLETED, TaskStatus.TIMEOUT
 
@@ -239,7 +239,3 @@ async def test_works_that_need_the_same_throttlers_start_in_input_order() -> Non
     items = [("ab"[n % 2], n) for n in range(20)]
     await parallel_map(work, items, max_concurrent=3, throttler=lambda item: throttlers[item[0]])
     assert started == {"a": list(range(0, 20, 2)), "b": list(range(1, 20, 2))}
-
-
-async def lambda_hang(_: int) -> None:
-    await hang()

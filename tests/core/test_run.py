@@ -38,10 +38,6 @@ async def after(seconds: float) -> float:
     return seconds
 
 
-async def fail_now() -> None:
-    raise ValueError("at once")
-
-
 async def ignore_cancels_until(seconds: float) -> None:
     until = now() + seconds
     while now() < until:
