@@ -20,6 +20,7 @@ from agentos_parallel.executor import (
     parallel_map,
 )
 from agentos_parallel.fanout import FanOutConfig, FanOutExecutor, fan_out
+from agentos_parallel.group import TaskGroup
 from agentos_parallel.results import FanOutResult, GatherResult, TaskResult, TaskStatus
 from agentos_parallel.stream import ResultStream, parallel_stream
 from agentos_parallel.throttle import TaskThrottler
@@ -54,6 +55,7 @@ __all__ = [
     "ScriptedChatModel",
     "SourceError",
     "SubAgent",
+    "TaskGroup",
     "TaskResult",
     "TaskStatus",
     "TaskThrottler",

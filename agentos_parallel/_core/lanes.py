@@ -65,6 +65,11 @@ class Lane:
         self._queue.append(drawn)
         self.left += 1
 
+    def remove(self, drawn: Drawn) -> None:
+        """Take out one that waits."""
+        self._queue.remove(drawn)
+        self.left -= 1
+
     @property
     def head(self) -> int:
         """Index of the next work, in a lane to which works were added; else ``NOWHERE``."""

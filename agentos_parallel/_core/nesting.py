@@ -147,6 +147,33 @@ class Lender(ABC):
             run.cancel_from_thread()
 
 
+class in_task:  # noqa: N801 - reads as a phrase: with in_task(child)
+    """The block is in *task*, whatever it was in before."""
+
+    __slots__ = ("_task", "_token")
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __enter__(self) -> None:
+        """Enter the task."""
+        self._token = current.set(self._task)
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Go back to the one before."""
+        current.reset(self._token)
+
+
+async def lender() -> Task | None:
+    """The task we are in, once no thread of its earlier attempts has its slots any more."""
+    task = current.get()
+    if task is None or task.settled:
+        return None
+    if task.run.loop is asyncio.get_running_loop():
+        await task.strays_ended()
+    return task
+
+
 class lent:  # noqa: N801 - reads as a verb: async with lent()
     """Lend the task's slots while the block waits; they are taken back after it.
 
@@ -157,13 +184,9 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
 
     async def __aenter__(self) -> None:
         """Give the slots to others."""
-        task = current.get()
-        self._task = None if task is None or task.settled else task
-        if self._task is None:
-            return
-        if self._task.run.loop is asyncio.get_running_loop():
-            await self._task.strays_ended()  # threads of timed out attempts have the slots
-        self._task.lend()
+        self._task = await lender()
+        if self._task is not None:
+            self._task.lend()
 
     async def __aexit__(
         self,

@@ -1,4 +1,4 @@
-"""What is alive in a run beside its tasks: the feed, and Futures handed over that had no turn yet.
+"""What is alive in a run beside its tasks: the feed, a group's body, Futures not yet begun.
 
 Guarantees that the run waits for them, cancels them when it stops, and gives up on them in time.
 """
@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextvars import Context
+from typing import Any
 
 logger = logging.getLogger("agentos_parallel")
 
@@ -28,21 +29,30 @@ class Others:
         self._loop = loop
         self._context = context
         self._gone = gone
-        self._alive: dict[asyncio.Future[None], Callable[[], object]] = {}
+        self._alive: dict[asyncio.Future[Any], Callable[[], object]] = {}
 
     def __bool__(self) -> bool:
         """Whether one is alive."""
         return bool(self._alive)
 
-    def add(
+    def add(self, other: asyncio.Future[Any], cancel: Callable[[], object]) -> None:
+        """Wait for *other* too, which *cancel* cancels, until it is removed."""
+        self._alive[other] = cancel
+
+    def remove(self, other: asyncio.Future[Any]) -> None:
+        """Wait for *other* no more: it has ended."""
+        if self._alive.pop(other, None) is not None:
+            self._gone()
+
+    def watch(
         self,
-        other: asyncio.Future[None],
+        other: asyncio.Future[Any],
         cancel: Callable[[], object],
         ended: Callable[[], None] | None = None,
     ) -> None:
-        """Wait for *other* too, which *cancel* cancels; *ended* is called when it has ended."""
+        """Wait for *other* too, until it has ended; *ended* is called then."""
 
-        def done(_: asyncio.Future[None]) -> None:
+        def done(_: asyncio.Future[Any]) -> None:
             if not other.cancelled():
                 other.exception()  # looked at, so that asyncio does not log it
             if self._alive.pop(other, None) is not None:
@@ -50,7 +60,7 @@ class Others:
                     ended()
                 self._gone()
 
-        self._alive[other] = cancel
+        self.add(other, cancel)
         other.add_done_callback(done, context=self._context)
 
     def cancel(self) -> None:
@@ -58,7 +68,7 @@ class Others:
         for cancel in list(self._alive.values()):
             cancel()
 
-    def give_up(self, only: asyncio.Future[None] | None = None) -> None:
+    def give_up(self, only: asyncio.Future[Any] | None = None) -> None:
         """Wait no more for any of them, or for the one."""
         for other in [other for other in self._alive if only in {None, other}]:
             del self._alive[other]

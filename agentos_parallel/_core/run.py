@@ -44,7 +44,7 @@ class Run:
     """One run over one source.
 
     Args:
-        source: the works, or the items of a map.
+        source: the works, or the items of a map; None: they are handed over while it lasts.
         call: what starts the work of one item.
         settings: what bounds the run.
         deliver: takes each final result.
@@ -72,7 +72,7 @@ class Run:
 
     def __init__(
         self,
-        source: SizedInput | Unsized,
+        source: SizedInput | Unsized | None,
         call: Call,
         settings: Settings,
         deliver: Deliver,
@@ -265,6 +265,10 @@ class Run:
             return
         self.intake.close()
         self.ledger.counts.reason = str(reason) or type(reason).__name__
+        self._write_off(status, error_of)
+
+    def _write_off(self, status: TaskStatus, error_of: ErrorOf) -> None:
+        """Give their outcome to the works that will never start."""
         left, rest, now = self.intake.left, self.intake.rest(), self.loop.time()
         if self._works:
             rest = [self._discarded(drawn) for drawn in rest]
@@ -304,7 +308,7 @@ class Run:
             return
         discard(item)
         if asyncio.isfuture(item) and not item.done() and item.get_loop() is self.loop:
-            self._others.add(item, item.cancel)
+            self._others.watch(item, item.cancel)
             self.clocks.call_at(self.clocks.give_up_at(), partial(self._others.give_up, item))
 
     def _feed_ended(self) -> None:
@@ -322,7 +326,7 @@ class Run:
         if self.stopping or deadline is None:
             return
         finished = f"{ledger.counts.total - ledger.unsettled} of {ledger.counts.total}"
-        if ledger.expected is None:
+        if not self.drawn_out:
             finished += " drawn"
         self._finished_in_time = finished
 
@@ -358,6 +362,8 @@ class Run:
     def _take_in(self) -> None:
         """Fill the lanes, or start to draw."""
         source = self._source
+        if source is None:
+            return
         if isinstance(source, SizedInput):
             try:
                 self.intake.fill(source, self.clocks.started_at)
@@ -373,7 +379,7 @@ class Run:
                 )
             self._feed = Feed(self, source)
             self.intake.draw_more = self._feed.wake
-            self._others.add(self._feed.start(), self._feed.cancel, self._feed_ended)
+            self._others.watch(self._feed.start(), self._feed.cancel, self._feed_ended)
 
 
 def keep_alive(run: Run) -> None:

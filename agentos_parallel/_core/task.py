@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from agentos_parallel._core.run import Run
 
 
+_LIVE = (TaskStatus.RUNNING, TaskStatus.PENDING)
+
 Verdict: TypeAlias = tuple[TaskStatus, BaseException | None]
 """Status and error that a cancelled task gets if it lets its cancel through."""
 
@@ -117,7 +119,7 @@ class Task(Lender):
     @property
     def settled(self) -> bool:
         """It has its outcome, as an abandoned task has while it still runs."""
-        return self.result.status is not TaskStatus.RUNNING
+        return self.result.status not in _LIVE
 
     # Its clocks.
 
