@@ -72,27 +72,21 @@ def strict_call(
         if name != "self" and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
     ]
 
-    @contextmanager
-    def refusing(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             unknown = [name for name in kwargs if name not in allowed]
             if unknown:
                 raise TypeError(unknown_keywords(function.__qualname__, unknown, allowed))
-            yield
+            return function(*args, **kwargs)
         except TypeError:
             discard(args, kwargs)
             raise
 
     @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with refusing(args, kwargs):
-            return function(*args, **kwargs)
-
-    @functools.wraps(function)
     async def acall(*args: P.args, **kwargs: P.kwargs) -> Any:
-        with refusing(args, kwargs):
-            called = function(*args, **kwargs)  # binds the arguments, and runs nothing yet
-        return await cast("Coroutine[Any, Any, Any]", called)
+        # The call binds the arguments, and runs nothing yet.
+        return await cast("Coroutine[Any, Any, Any]", call(*args, **kwargs))
 
     public: Any = acall if inspect.iscoroutinefunction(function) else call
     public.__signature__ = signature

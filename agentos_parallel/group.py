@@ -131,6 +131,7 @@ class TaskGroup:
         finally:
             del failure, exc  # or the exception would hold itself, through this frame
 
+    @strict_call
     def create_task(
         self,
         coro: Coroutine[Any, Any, T],
