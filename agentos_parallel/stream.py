@@ -143,15 +143,9 @@ class ResultStream(Generic[T]):
                 return result
         self._reading = True
         try:
-            async with lent():
-                self._open()
-                if self._run.stopping:
-                    await asyncio.sleep(0)
-                return await self._arrival()
-        except asyncio.CancelledError as error:
-            self._closed = True
-            if not self._told:
-                await self._finish(error)
+            return await self._lent_arrival()
+        except asyncio.CancelledError as error:  # perhaps while the slots were taken back
+            await self._cancelled(error)
             raise
         finally:
             self._reading = False
@@ -218,6 +212,23 @@ class ResultStream(Generic[T]):
         if was_full and run.intake.open:
             run.resume()
         return result
+
+    async def _lent_arrival(self) -> TaskResult[T]:
+        async with lent():
+            try:
+                self._open()
+                if self._run.stopping:
+                    await asyncio.sleep(0)
+                return await self._arrival()
+            except asyncio.CancelledError as error:  # in here: its tasks may have our slots
+                await self._cancelled(error)
+                raise
+
+    async def _cancelled(self, error: asyncio.CancelledError) -> None:
+        """Close it, for its reader was cancelled."""
+        self._closed = True
+        if not self._told:
+            await self._finish(error)
 
     async def _arrival(self) -> TaskResult[T]:
         """Wait for the next result."""

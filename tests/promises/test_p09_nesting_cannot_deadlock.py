@@ -415,6 +415,23 @@ async def test_p09_a_stream_lends_while_it_is_closed(gauge: Gauge) -> None:
     assert free(throttler)
 
 
+async def test_p09_a_cancelled_read_waits_for_no_slot_that_its_own_tasks_have() -> None:
+    throttler = TaskThrottler(1)
+
+    async def agent() -> float:
+        stream = parallel_stream(asyncio.sleep, [50, 50], throttler=throttler)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await anext(stream)
+        assert throttler.active == 1
+        return now() - began
+
+    began = now()
+    result = await parallel_gather(agent, throttler=throttler)
+    assert result.get_results() == [1]
+    assert free(throttler)
+
+
 async def test_p09_a_stream_that_has_a_result_ready_lends_nothing() -> None:
     throttler = TaskThrottler(1)
     order = []
