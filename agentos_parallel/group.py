@@ -112,7 +112,7 @@ class TaskGroup:
         if body is None:
             raise RuntimeError(f"{self!r} cannot determine the parent task")
         self._entered = True
-        await self._run.enter(body)
+        self._run.enter(body)
         return self
 
     async def __aexit__(

@@ -19,7 +19,7 @@ from typing import Any
 from agentos_parallel._core.clock import NEVER
 from agentos_parallel._core.crew import ErrorOf
 from agentos_parallel._core.lanes import Lane
-from agentos_parallel._core.nesting import in_task, lender
+from agentos_parallel._core.nesting import in_task
 from agentos_parallel._core.run import CALLER_CANCELLED, Run
 from agentos_parallel._core.sources import Drawn
 from agentos_parallel._core.stop import rule_of
@@ -117,9 +117,8 @@ class GroupRun(Run):
         self._lent = False
         self._body_cancelled = False
 
-    async def enter(self, body: asyncio.Task[Any]) -> None:
+    def enter(self, body: asyncio.Task[Any]) -> None:
         """Open the run around what follows in *body*, the asyncio.Task that calls."""
-        await lender()
         self.body = body
         self._cancels = body.cancelling()
         self.open()

@@ -63,6 +63,10 @@ class Lender(ABC):
     def settled(self) -> bool:
         """Whether the task has its outcome."""
 
+    @abstractmethod
+    def slots_in_use(self) -> bool:
+        """Whether something works with the slots that does not wait with the task."""
+
     def give_up_slots(self, outcome: TaskStatus | None = None) -> None:
         """Give back what it holds, if it does."""
         if self.holding:
@@ -71,10 +75,18 @@ class Lender(ABC):
                 throttler.release(outcome)
 
     def lend(self) -> None:
-        """One more nested run is awaited: others may have the slots."""
+        """One more nested run is awaited: others may have the slots, once they are idle."""
+        keep = self.slots_in_use()
         with _lock:
             self.lent_to += 1
-            self.give_up_slots()
+            if not keep:
+                self.give_up_slots()
+
+    def idle_slots(self) -> None:
+        """Nothing of the task works with its slots: if they are lent, others have them now."""
+        with _lock:
+            if self.lent_to:
+                self.give_up_slots()
 
     async def take_back(self) -> None:
         """One nested run has ended: with the last, wait for the slots.
@@ -164,14 +176,10 @@ class in_task:  # noqa: N801 - reads as a phrase: with in_task(child)
         current.reset(self._token)
 
 
-async def lender() -> Task | None:
-    """The task we are in, once no thread of its earlier attempts has its slots any more."""
+def lender() -> Task | None:
+    """The task we are in, unless it is over."""
     task = current.get()
-    if task is None or task.settled:
-        return None
-    if task.run.loop is asyncio.get_running_loop():
-        await task.strays_ended()
-    return task
+    return None if task is None or task.settled else task
 
 
 class lent:  # noqa: N801 - reads as a verb: async with lent()
@@ -184,7 +192,7 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
 
     async def __aenter__(self) -> None:
         """Give the slots to others."""
-        self._task = await lender()
+        self._task = lender()
         if self._task is not None:
             self._task.lend()
 

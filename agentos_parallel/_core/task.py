@@ -162,10 +162,19 @@ class Task(Lender):
         """One of its threads has ended; *stray*: nobody waited for it any more."""
         self.threads -= 1
         self.strays -= stray
+        if not self.strays:
+            self.idle_slots()
         if self._thread_waiter is not None and not self._thread_waiter.done():
             self._thread_waiter.set_result(None)
         if self.handle is None and not self.threads:
             self.run.crew.freed(self)
+
+    def slots_in_use(self) -> bool:
+        """Whether threads work with its slots that nobody waits for any more.
+
+        One that opens a run, in a loop of its own, waits itself.
+        """
+        return self.strays > 0 and asyncio.get_running_loop() is self.run.loop
 
     async def strays_ended(self) -> None:
         """Wait for the threads of earlier attempts, which have the task's slots."""

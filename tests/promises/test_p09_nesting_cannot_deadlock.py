@@ -1,6 +1,7 @@
 """P9: runs in runs lend their slots, so that they can't deadlock."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -744,6 +745,34 @@ async def test_p09_a_run_in_a_plain_thread_of_a_work_lends_for_it() -> None:
     assert result.get_results() == [["leaf"], ["leaf"]]
     assert isinstance(executor.throttler, TaskThrottler)
     assert free(executor.throttler)
+
+
+async def test_p09_a_thread_that_nobody_waits_for_has_the_slot_until_it_ends() -> None:
+    throttler, release = TaskThrottler(1), threading.Event()
+    seen = []
+
+    async def look() -> None:
+        seen.append(throttler.active)
+
+    async def until_it_ends() -> None:
+        release.set()
+        while throttler.active:
+            await asyncio.sleep(0.001)
+        seen.append(throttler.active)
+
+    async def agent() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                merge = fan_out([look], aggregation="merge", merge_fn=lambda _: release.wait(5))
+                await merge
+        async for _ in ParallelExecutor(max_concurrent=1).stream([look(), until_it_ends()]):
+            pass
+        seen.append(throttler.active)
+
+    result = await parallel_gather(agent, throttler=throttler)
+    assert result.all_succeeded
+    assert seen == [0, 1, 0, 1]
+    assert free(throttler)
 
 
 async def test_p09_async_and_threads_by_turns() -> None:
