@@ -16,7 +16,8 @@ import os
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from types import TracebackType
 
@@ -43,6 +44,7 @@ class Place:
         self.context: Context = copy_context()
         self.grant = grant
         self.wants = 0
+        self.front = False
         self.undelivered = 0
 
 
@@ -194,6 +196,7 @@ class TaskThrottler:
         """
         queue = self._urgent if front else self._queue
         with self._lock:
+            place.front = front
             place.wants = wants = max(0, wants - place.undelivered)
             if place in queue:
                 if not wants:
@@ -208,9 +211,16 @@ class TaskThrottler:
             place.wants -= taken
             if place.wants > 0:
                 queue[place] = None
+                if _still:
+                    self._serve()  # those before it may be unable to use what is free
         if self._collected:  # pragma: no cover - came from another thread while we had the lock
             self._serve_collected()
         return taken
+
+    def serve(self) -> None:
+        """Give out what is free; for when somebody can be served again who could not."""
+        with self._lock:
+            self._serve()
 
     def watch(self, place: Place) -> None:
         """Have ``place.grant`` called at every resize too, with 0 slots where none has come."""
@@ -269,7 +279,7 @@ class TaskThrottler:
 
     def _serve(self) -> None:
         self._reclaim()
-        while self._active < self._limit and (queue := self._urgent or self._queue):
+        while self._active < self._limit and (queue := self._queue_to_serve()):
             place, _ = queue.popitem(last=False)
             place.wants -= 1
             if not self._notify(place):
@@ -278,6 +288,17 @@ class TaskThrottler:
             self._take(1)
             if place.wants > 0:
                 queue[place] = None
+
+    def _queue_to_serve(self) -> OrderedDict[Place, None] | None:
+        """The queue whose first place is next: one in a loop that does not stand still."""
+        if not _still:
+            return self._urgent or self._queue
+        for queue in (self._urgent, self._queue):
+            place = next((place for place in queue if not _passed_over(place.loop, self)), None)
+            if place is not None:
+                queue.move_to_end(place, last=False)
+                return queue
+        return None
 
     def _notify(self, place: Place) -> bool:
         """Have *place* fetch its grants, in its loop; False where that loop is closed."""
@@ -293,13 +314,18 @@ class TaskThrottler:
         return True
 
     def _reclaim(self) -> None:
-        """Take back what was on its way to loops that are closed now, or was collected."""
+        """Take back what was on its way to loops that don't run any more, or was collected."""
         while self._collected:
             self._collected.pop()
             self._active -= 1
-        if self._undelivered:
-            for place in [place for place in self._undelivered if place.loop.is_closed()]:
+        for place in list(self._undelivered):
+            if place.loop.is_closed():
                 self._take_back(place)
+            elif _still and _passed_over(place.loop, self) and (slots := self._take_back(place)):
+                place.wants += slots
+                queue = self._urgent if place.front else self._queue
+                queue[place] = None
+                queue.move_to_end(place, last=False)
 
     def _take_back(self, place: Place) -> int:
         slots, place.undelivered = place.undelivered, 0
@@ -316,11 +342,51 @@ class TaskThrottler:
         place.grant(slots)
 
 
+# Loops that stand still until a run elsewhere has ended, with the throttlers that passed them over.
+_still: dict[asyncio.AbstractEventLoop, set[TaskThrottler]] = {}
+_still_lock = threading.Lock()
+
+
+@contextmanager
+def standing_still() -> Iterator[None]:
+    """The loop that runs in this thread, if one does, waits in here for a run in another loop.
+
+    Slots go to those who can use them meanwhile: that run may need the very ones that would be on
+    their way to this loop.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        yield
+        return
+    try:
+        with _still_lock:
+            _still[loop] = set()
+        yield
+    finally:
+        with _still_lock:
+            passed_over = _still.pop(loop, ())
+        for throttler in passed_over:
+            throttler.serve()
+
+
+def _passed_over(loop: asyncio.AbstractEventLoop, throttler: TaskThrottler) -> bool:
+    """Whether *loop* stands still; *throttler* serves it when it goes on."""
+    with _still_lock:
+        if loop not in _still:
+            return False
+        _still[loop].add(throttler)
+        return True
+
+
 _throttlers: weakref.WeakSet[TaskThrottler] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     """A forked child has none of the threads that held or waited for slots."""
+    global _still_lock  # noqa: PLW0603 - a lock that another thread held at the fork
+    _still_lock = threading.Lock()
+    _still.clear()
     for throttler in _throttlers:
         throttler._lock = threading.Lock()
         throttler._active = 0

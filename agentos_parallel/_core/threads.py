@@ -18,6 +18,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from agentos_parallel.throttle import standing_still
+
 logger = logging.getLogger("agentos_parallel")
 
 T = TypeVar("T")
@@ -127,7 +129,9 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     context = copy_context()
     context.run(_depth.set, depth + 1)
     start = partial(loop.call_soon_threadsafe, begin, context=context)
-    interrupt = _wait(ended, start, lambda: loop.call_soon_threadsafe(lambda: tasks[0].cancel()))
+    cancel = partial(loop.call_soon_threadsafe, lambda: tasks[0].cancel())
+    with standing_still():
+        interrupt = _wait(ended, start, cancel)
     if interrupt is not None:
         raise interrupt
     return outcome.pop()()

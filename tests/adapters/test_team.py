@@ -311,6 +311,31 @@ async def test_a_sync_call_in_an_async_child_of_a_sync_call() -> None:
     assert answers(call(outer["fan_out"], input="x")) == [["A", "B"]]
 
 
+def test_sync_calls_in_async_children_of_calls_that_share_one_slot() -> None:
+    tools: dict[str, BaseTool] = {}
+    gauge = Gauge()
+
+    async def up(text: str) -> str:
+        await gauge.work(0.001)
+        return text.upper()
+
+    async def ask(text: str) -> str:
+        return "+".join(answers(call(tools["parallel_map"], agent="up", inputs=["a", "b"])))
+
+    async def main() -> list[Any]:
+        calls = [acall(tools["parallel_map"], agent="ask", inputs=["x", "y"]) for _ in range(3)]
+        return await asyncio.gather(*calls)
+
+    tools.update(toolbox(*team(up=alambda(up), ask=ask), max_concurrent=1, timeout=20))
+    messages: list[Any] = []
+    thread = threading.Thread(target=lambda: messages.extend(asyncio.run(main())), daemon=True)
+    thread.start()
+    thread.join(15)
+
+    assert [answers(message) for message in messages] == [["A+B", "A+B"]] * 3
+    assert gauge.peak == 1
+
+
 async def test_a_nested_call_has_what_is_left_of_the_outer_timeout() -> None:
     async def left(text: str) -> float | None:
         await asyncio.sleep(1)
