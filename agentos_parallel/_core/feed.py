@@ -15,6 +15,9 @@ from agentos_parallel._core.sources import EXHAUSTED, Unsized
 if TYPE_CHECKING:
     from agentos_parallel._core.run import Run
 
+BREATH = 256
+"""Works that are drawn, where there is room for more, before other tasks get their turn."""
+
 
 class Feed:
     """Draws from *source* for *run*.
@@ -73,5 +76,6 @@ class Feed:
             if item is EXHAUSTED:
                 self.exhausted = True
                 return
-            if not run.draw(item):
-                await asyncio.sleep(0)  # or a source of nothing but these would starve the loop
+            refused = not run.draw(item)
+            if refused or run.ledger.counts.total % BREATH == 0:
+                await asyncio.sleep(0)  # or a source that never waits would starve the loop

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
@@ -329,6 +330,31 @@ async def test_p10_the_source_is_drawn_in_a_copy_of_the_callers_context() -> Non
     await parallel_map(after, source())
     assert seen == ["the caller"]
     assert who.get() == "the caller"
+
+
+@pytest.mark.parametrize("items", [Source.items, lambda source: nowait(source.items())])
+async def test_p10_an_endless_source_lets_others_in_however_many_may_be_in_hand(
+    items: Items,
+) -> None:
+    source, drawn_at_each_turn = Source(), []
+
+    async def others() -> None:
+        for _ in range(20):
+            drawn_at_each_turn.append(len(source.drawn))
+            await asyncio.sleep(0)
+        run.cancel()
+
+    run = asyncio.ensure_future(parallel_map(after, items(source), max_concurrent=1_000_000))
+    await others()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    steps = [b - a for a, b in itertools.pairwise(drawn_at_each_turn)]
+    assert 0 < max(steps) <= 1_000
+
+
+async def nowait(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
 
 
 # Order.
