@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from agentos_parallel import (
     FanOutExecutor,
     ParallelExecutor,
+    TaskGroup,
     TaskStatus,
     TaskThrottler,
     TaskTimeout,
@@ -19,7 +21,8 @@ from agentos_parallel import (
     parallel_map,
     parallel_stream,
 )
-from tests.ways import WAYS, Factory, Gauge, Way, hang, now
+from tests.pieces import alive
+from tests.ways import WAYS, Factory, Gauge, Results, Way, hang, now
 
 COMPLETED, TIMEOUT = TaskStatus.COMPLETED, TaskStatus.TIMEOUT
 CANCELLED = TaskStatus.CANCELLED
@@ -130,6 +133,74 @@ async def test_p09_a_tree_of_agents_never_works_more_than_its_limit(gauge: Gauge
     assert isinstance(executor.throttler, TaskThrottler)
     assert executor.throttler.peak == 4
     assert free(executor.throttler)
+
+
+async def test_p09_of_a_thousand_agents_four_work_whatever_way_they_nest(gauge: Gauge) -> None:
+    throttler, agents = TaskThrottler(4), 1_111
+    ways = [*WAYS, grouped]
+    worked = set()
+
+    async def agent(number: int) -> None:
+        await gauge.work(1)
+        children = range(10 * number + 1, min(10 * number + 11, agents))
+        if children:
+            run = ways[number % len(ways)]
+            works = [partial(agent, child) for child in children]
+            await run(works, throttler=throttler, timeout=None)
+            await gauge.work(1)
+        worked.add(number)
+
+    began = now()
+    result = await parallel_gather(partial(agent, 0), throttler=throttler, timeout=None)
+    assert result.all_succeeded
+    assert worked == set(range(agents))
+    assert (gauge.peak, throttler.peak) == (4, 4)
+    assert now() - began < 1_222 / 4 + 10  # nearly always all four work
+    assert free(throttler)
+
+
+async def grouped(works: Sequence[Factory], **settings: Any) -> Results:
+    async with TaskGroup(**settings) as group:
+        for work in works:
+            group.create_task(lambda_of(work)(None))
+    return group.result.results
+
+
+async def test_p09_groups_in_groups_five_deep_on_one_slot(gauge: Gauge) -> None:
+    throttler = TaskThrottler(1)
+
+    async def agent(depth: int) -> int:
+        await gauge.work(1)
+        if not depth:
+            return 1
+        async with TaskGroup(throttler=throttler) as group:
+            children = [group.create_task(agent(depth - 1)) for _ in range(2)]
+        await gauge.work(1)
+        return 1 + sum(child.result() for child in children)
+
+    began = now()
+    assert (await parallel_map(agent, [5], throttler=throttler, timeout=None)).get_results() == [63]
+    assert now() - began == 32 + 2 * 31
+    assert (gauge.peak, throttler.peak, free(throttler)) == (1, 1, True)
+
+
+async def test_p09_a_group_lends_from_its_first_create_task_to_its_exit() -> None:
+    throttler, seen = TaskThrottler(1), []
+
+    async def child() -> None:
+        seen.append(throttler.active)
+        await asyncio.sleep(1)
+
+    async def agent() -> None:
+        async with TaskGroup() as group:
+            await asyncio.sleep(1)
+            seen.append(throttler.active)
+            await group.create_task(child())
+            seen.append(throttler.active)
+        seen.append(throttler.active)
+
+    await parallel_gather(agent, throttler=throttler)
+    assert seen == [1, 0, 0, 1]
 
 
 async def test_p09_a_runs_own_limit_holds_while_its_tasks_lend(gauge: Gauge) -> None:
@@ -363,6 +434,28 @@ async def test_p09_a_failed_nested_run_gives_the_slot_back_too(gauge: Gauge) -> 
     assert (gauge.peak, free(throttler)) == (1, True)
 
 
+async def test_p09_a_stream_and_other_runs_open_at_once_in_one_task(gauge: Gauge) -> None:
+    throttler = TaskThrottler(1)
+
+    async def agent() -> int:
+        works: list[Factory] = [gauge.work] * 4
+        async with ParallelExecutor(throttler=throttler).stream(works) as results:
+            await anext(results)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(parallel_gather(gauge.work, gauge.work, throttler=throttler))
+                group.create_task(anext(results))
+                group.create_task(fan_out([gauge.work], throttler=throttler))
+            await gauge.work(1)
+            read_ = [task async for task in results]
+        return len(read_)
+
+    began = now()
+    result = await parallel_gather(agent, agent, throttler=throttler)
+    assert result.raise_for_errors().get_results() == [2, 2]
+    assert now() - began == 16
+    assert (gauge.peak, throttler.peak, free(throttler)) == (1, 1, True)
+
+
 # Streams.
 
 
@@ -431,6 +524,26 @@ async def test_p09_a_cancelled_read_waits_for_no_slot_that_its_own_tasks_have() 
     result = await parallel_gather(agent, throttler=throttler)
     assert result.get_results() == [1]
     assert free(throttler)
+
+
+async def test_p09_a_stream_closed_while_it_is_read_in_the_same_task(gauge: Gauge) -> None:
+    throttler = TaskThrottler(1)
+
+    async def agent() -> int:
+        stream = parallel_stream(gauge.work, [50, 50], throttler=throttler)
+        reader = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(1)
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await reader
+        await gauge.work(1)
+        return throttler.active
+
+    began = now()
+    result = await parallel_gather(agent, agent, throttler=throttler)
+    assert result.get_results() == [1, 1]
+    assert now() - began <= 4
+    assert (gauge.peak, throttler.peak, free(throttler)) == (1, 1, True)
 
 
 async def test_p09_a_stream_that_has_a_result_ready_lends_nothing() -> None:
@@ -511,6 +624,68 @@ async def test_p09_a_task_cancelled_in_its_nested_run_goes_on_without() -> None:
     assert isinstance(result.results[0].error, TaskTimeout)
     assert seen == [(2, 0)]
     assert free(throttler)
+
+
+@pytest.mark.parametrize("run", [*WAYS, grouped])
+@pytest.mark.parametrize("depth", range(1, 6))
+async def test_p09_a_cancel_at_any_depth_ends_what_is_below_and_nothing_above(
+    run: Way, depth: int, gauge: Gauge
+) -> None:
+    throttler, ended = TaskThrottler(1), []
+
+    async def agent(level: int) -> int:
+        try:
+            if level == 5:
+                await gauge.work(1_000)
+            below = asyncio.ensure_future(run([partial(agent, level + 1)], throttler=throttler))
+            if level + 1 == depth:
+                asyncio.get_running_loop().call_later(3, below.cancel)
+            with suppress(asyncio.CancelledError) if level + 1 == depth else nullcontext():
+                await below
+            await gauge.work(1)
+            return throttler.active
+        finally:
+            ended.append(level)
+
+    began = now()
+    async with asyncio.timeout(100):
+        if depth > 1:
+            result = await parallel_map(agent, [1], throttler=throttler)
+            assert result.raise_for_errors().get_results() == [1]
+        else:
+            outermost = asyncio.ensure_future(run([partial(agent, 1)], throttler=throttler))
+            asyncio.get_running_loop().call_later(3, outermost.cancel)
+            await asyncio.wait([outermost])
+    assert ended == [5, 4, 3, 2, 1]
+    assert now() - began == 3 + depth - 1
+    assert (gauge.peak, gauge.inside, free(throttler)) == (1, 0, True)
+
+
+@pytest.mark.parametrize("run", [*WAYS, grouped])
+async def test_p09_a_cancel_after_any_number_of_steps_leaks_nothing(run: Way) -> None:
+    async def agent(throttler: TaskThrottler, depth: int) -> None:
+        await asyncio.sleep(0)
+        if depth:
+            await run([partial(agent, throttler, depth - 1)] * 2, throttler=throttler)
+            await asyncio.sleep(0)
+
+    async def cancelled_after(steps: int, limit: int) -> bool:
+        throttler = TaskThrottler(limit)
+        works: list[Factory] = [partial(agent, throttler, 2)] * 2
+        outermost = asyncio.ensure_future(run(works, throttler=throttler))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        ended = outermost.done()
+        outermost.cancel()
+        await asyncio.wait([outermost])
+        assert (alive(), throttler.peak <= limit, free(throttler)) == (set(), True, True)
+        return ended
+
+    for limit in (1, 2):
+        steps = 0
+        while not await cancelled_after(steps, limit):
+            steps += 1
+        assert steps > 10
 
 
 async def test_p09_a_nested_run_in_the_cleanup_of_a_cancelled_task() -> None:
