@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
@@ -342,6 +343,46 @@ def test_for_any_runs_cancels_and_sizes_the_limit_holds_and_nothing_leaks(
         assert throttler.peak <= max([limit, *(size for _, size in sizes)])
 
     run_virtually(play())
+
+
+# Threads that come at the same moment.
+
+
+def test_who_finds_it_busy_gets_its_turn() -> None:
+    throttler = TaskThrottler(1)
+    in_its_turn, go_on = threading.Event(), threading.Event()
+
+    class SlowToWake(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(  # type: ignore[override]  # which takes any call of the same
+            self, *args: Any, **settings: Any
+        ) -> asyncio.Handle:
+            in_its_turn.set()
+            go_on.wait(5)
+            return super().call_soon_threadsafe(*args, **settings)
+
+    def wait() -> None:
+        with asyncio.Runner(loop_factory=SlowToWake) as runner:
+            runner.run(held_for_a_moment(throttler))
+
+    assert throttler.try_acquire()
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    while not throttler.waiting:
+        time.sleep(0.001)
+    releaser = threading.Thread(target=throttler.release)
+    releaser.start()
+    assert in_its_turn.wait(5)
+
+    threading.Timer(0.01, go_on.set).start()
+    assert (throttler.waiting, go_on.is_set()) == (0, True)
+    releaser.join()
+    waiter.join()
+    assert throttler.active == 0
+
+
+async def held_for_a_moment(throttler: TaskThrottler) -> None:
+    async with throttler:
+        await asyncio.sleep(0)
 
 
 # Coroutines that are closed, as the collector closes them.
