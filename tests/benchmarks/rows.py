@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,13 +23,17 @@ from tests.benchmarks.peers import (
     workers,
     yields_once,
 )
-from tests.benchmarks.timing import Contender, Row, at_most, interleaved
+from tests.benchmarks.threads import each_its_own, shared
+from tests.benchmarks.timing import Contender, Row, Times, at_least, at_most, interleaved, ratio
 
 ROOT = Path(__file__).resolve().parents[2]
 
 TASKS = 10_000
 LIMIT = 64
 ROUNDS = 21
+WORKS = {"no-op": no_op, "yields once": yields_once}
+# How much more than ours a task of theirs costs, at the least.
+PEERS = {"aiometer": 3.5, "langchain_core.abatch": 20.0}
 OURS = ("parallel_gather", "parallel_map")
 IMPORT = """
 import time
@@ -64,15 +68,70 @@ def cost_of_a_yield() -> Iterator[Row]:
     yield from compared("yields once", times, "TaskGroup + Semaphore", 0.8)
 
 
+def cost_of_a_task_timeout() -> Iterator[Row]:
+    """What a ``task_timeout`` that never rings adds to a task."""
+    for kind, work in WORKS.items():
+        contenders: dict[str, Contender] = {
+            f"{name}{note}": partial(function, work, task_timeout=seconds)
+            for name, function in (("parallel_gather", ours), ("parallel_map", ours_mapped))
+            for note, seconds in (("", None), (" timed", 60))
+        }
+        times = interleaved(contenders, rounds=11)
+        for name in OURS:
+            what = f"{kind}: {name}, task_timeout set / without"
+            yield times_row(what, ratio(times, f"{name} timed", name), most=1.15)
+
+
+def cost_of_many() -> Iterator[Row]:
+    """How the price of a task grows with their number, beside how gather's does."""
+    few, many = 1_000, 100_000
+    runs = 20  # of few, one after the other: one alone is too short for the clock
+    functions: dict[str, Callable[[Work, int], Awaitable[None]]] = {
+        "bare asyncio.gather": bare_gather,
+        "parallel_gather": ours,
+        "parallel_map": ours_mapped,
+    }
+    contenders: dict[str, Contender] = {}
+    for name, function in functions.items():
+        contenders[f"few: {name}"] = repeated(partial(function, no_op, few), runs)
+        contenders[f"many: {name}"] = partial(function, no_op, many)
+    times = interleaved(contenders, rounds=5)
+
+    growth = {
+        name: ratio(times, f"many: {name}", f"few: {name}") * few * runs / many
+        for name in functions
+    }
+    bar = growth["bare asyncio.gather"]
+    for name, factor in growth.items():
+        what = f"a task of {many:,} / of {few:,}: {name}"
+        yield times_row(what, factor, most=bar if name in OURS else None)
+
+
+def cost_of_sharing() -> Iterator[Row]:
+    """A throttler that threads share, each with its own loop, beside one for each of them."""
+    threads, tasks = 4, TASKS // 2
+    for kind, work in WORKS.items():
+        contenders: dict[str, Contender] = {
+            "shared": partial(shared, work, tasks, threads, LIMIT),
+            "each its own": partial(each_its_own, work, tasks, threads, LIMIT),
+        }
+        times = interleaved(contenders, rounds=7)
+        what = f"{kind}: throttler shared by {threads} threads / own ones"
+        yield times_row(what, ratio(times, "shared", "each its own"), most=3)
+
+
 def cost_of_others() -> Iterator[Row]:
     """Libraries that do something like it, as far as they are installed; fewer tasks, for time."""
     tasks = TASKS // 5
     contenders: dict[str, Contender] = {
-        "bare asyncio.gather": partial(bare_gather, no_op, tasks),
+        "parallel_gather": partial(ours, no_op, tasks),
         **installed(no_op, tasks, LIMIT),
     }
-    times = interleaved(contenders, rounds=5)
-    yield from compared("no-op", times, "bare asyncio.gather", tasks=tasks)
+    times = interleaved(contenders, rounds=11)
+    for name in contenders:
+        if name != "parallel_gather":
+            factor = ratio(times, name, "parallel_gather")
+            yield times_row(f"no-op: {name} / parallel_gather", factor, least=PEERS.get(name))
 
 
 def growth_of_memory() -> Iterator[Row]:
@@ -115,6 +174,9 @@ def modules_loaded() -> Iterator[Row]:
 ALL = (
     cost_of_a_no_op,
     cost_of_a_yield,
+    cost_of_a_task_timeout,
+    cost_of_many,
+    cost_of_sharing,
     cost_of_others,
     makespan_of_uneven_tasks,
     latency_of_a_race,
@@ -123,25 +185,45 @@ ALL = (
 )
 
 
-async def ours(work: Work) -> None:
-    result = await parallel_gather(*[work() for _ in range(TASKS)], max_concurrent=LIMIT)
+async def ours(work: Work, tasks: int = TASKS, task_timeout: float | None = None) -> None:
+    works = [work() for _ in range(tasks)]
+    result = await parallel_gather(*works, max_concurrent=LIMIT, task_timeout=task_timeout)
     assert result.all_succeeded
 
 
-async def ours_mapped(work: Work) -> None:
-    result = await parallel_map(work, range(TASKS), max_concurrent=LIMIT)
+async def ours_mapped(work: Work, tasks: int = TASKS, task_timeout: float | None = None) -> None:
+    items = range(tasks)
+    result = await parallel_map(work, items, max_concurrent=LIMIT, task_timeout=task_timeout)
     assert result.all_succeeded
 
 
-def compared(
-    kind: str, times: dict[str, float], unit: str, bar: float = 0.0, *, tasks: int = TASKS
-) -> Iterator[Row]:
+def repeated(contender: Contender, times: int) -> Contender:
+    """The same so many times, one after the other."""
+
+    async def run() -> None:
+        for _ in range(times):
+            await contender()
+
+    return run
+
+
+def times_row(
+    what: str, factor: float, *, most: float | None = None, least: float | None = None
+) -> Row:
+    """A row that says how many times its unit something is, with a bar of either kind or none."""
+    figure = f"x {factor:.2f}"
+    if most is not None:
+        return at_most(what, factor, most, figure)
+    return Row(what, figure) if least is None else at_least(what, factor, least, figure)
+
+
+def compared(kind: str, times: Times, unit: str, bar: float) -> Iterator[Row]:
     """A row for each contender: microseconds a task, and how often the *unit* that is."""
-    for name, seconds in times.items():
-        ratio = seconds / times[unit]
-        figure = f"{seconds / tasks * 1e6:.2f} µs a task, x {ratio:.2f}"
+    for name, rounds in times.items():
+        factor = ratio(times, name, unit)
+        figure = f"{median(rounds) / TASKS * 1e6:.2f} µs a task, x {factor:.2f}"
         what = f"{kind}: {name}"
-        yield at_most(what, ratio, bar, figure) if name in OURS else Row(what, figure)
+        yield at_most(what, factor, bar, figure) if name in OURS else Row(what, figure)
 
 
 async def makespan(seed: int) -> float:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeAlias
 
-Contender = Callable[[], Awaitable[object]]
+Contender: TypeAlias = Callable[[], Awaitable[object]]
+Times: TypeAlias = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Row:
     Attributes:
         what: what was measured.
         figure: what came out, in words.
-        bar: what it may be at the most, in words; empty: the figure is only printed.
+        bar: what it may be at the most, or must be at the least, in words; empty: the figure is
+            only printed.
         met: whether it is.
     """
 
@@ -35,18 +38,28 @@ class Row:
 
 def at_most(what: str, value: float, bar: float, figure: str) -> Row:
     """A row whose bar is an upper one."""
-    return Row(what, figure, f"<= {bar:g}", value <= bar)
+    return Row(what, figure, f"<= {bar:.4g}", value <= bar)
 
 
-def interleaved(contenders: Mapping[str, Contender], rounds: int) -> dict[str, float]:
-    """Median seconds of each contender, after one round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+def at_least(what: str, value: float, bar: float, figure: str) -> Row:
+    """A row whose bar is a lower one."""
+    return Row(what, figure, f">= {bar:.4g}", value >= bar)
+
+
+def interleaved(contenders: Mapping[str, Contender], rounds: int) -> Times:
+    """Seconds of each contender in each round, after one round that does not count."""
+    times: Times = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name in turned(list(contenders), number):
             seconds = asyncio.run(timed(contenders[name]))
             if number:
                 times[name].append(seconds)
-    return {name: median(seconds) for name, seconds in times.items()}
+    return times
+
+
+def ratio(times: Times, name: str, unit: str) -> float:
+    """How often the *unit* a contender took, round by round: the machine's pace drops out."""
+    return median(a / b for a, b in zip(times[name], times[unit], strict=True))
 
 
 async def timed(contender: Contender) -> float:
