@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from agentos_parallel._core.group_run import GroupRun
-from agentos_parallel.arguments import discard, strict_call
+from agentos_parallel.arguments import discard, discarding, strict_call
 from agentos_parallel.checks import shown
 from agentos_parallel.results import GatherResult
 from agentos_parallel.settings import Limit, Settings, TimeoutOf
@@ -153,6 +153,7 @@ class TaskGroup:
             RuntimeError: the group was not entered, is shutting down, or is finished; *coro* is
                 closed.
             TypeError: *coro* is no coroutine.
+            Exception: what ``throttler``, as a function, raised.
         """
         refusal = self._refusal()
         if refusal:
@@ -161,7 +162,8 @@ class TaskGroup:
         if not asyncio.iscoroutine(coro):
             hint = ": call it" if callable(coro) else ""
             raise TypeError(f"create_task() takes a coroutine, got {shown(coro)}{hint}")
-        return self._run.spawn(coro, name, context)
+        with discarding(coro):
+            return self._run.spawn(coro, name, context)
 
     def _refusal(self) -> str:
         if not self._entered:

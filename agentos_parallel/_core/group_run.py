@@ -193,9 +193,10 @@ class GroupRun(Run):
     def _keep(self, index: int, result: TaskResult[Any]) -> None:
         """Keep the error of a child, if it has to come out of the group."""
         error = result.error
-        if error is None or result.status is _CANCELLED or self._finished_in_time is not None:
+        if error is None or result.status is _CANCELLED:
             return
-        if self._strict or not isinstance(error, Exception):
+        strict = self._strict and self._finished_in_time is None  # else the deadline comes out
+        if strict or not isinstance(error, Exception):
             self.errors.append(error)
 
     # The body.
@@ -253,10 +254,12 @@ class GroupRun(Run):
         exit_ = self.ledger.exit
         if isinstance(exit_, (*_EXITS, asyncio.CancelledError)):
             return exit_
+        if isinstance(error, _EXITS):
+            return error
         ended = self.failure(self.ledger.counts, past_deadline=self._strict)
         if self.ledger.control_flow is not None:
-            return ended
-        if error is not None and (isinstance(error, _EXITS) or is_control_flow(error)):
+            return cancelled or ended
+        if error is not None and is_control_flow(error):
             return error
         if error is not None and not isinstance(error, asyncio.CancelledError):
             self.errors += [error, *([] if ended is None else [ended])]
