@@ -12,12 +12,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Mapping
+from typing import TypeAlias
 
 import pytest
 
 from tests.virtual_time import VirtualTimeLoop, threads_at_work
 
 collect_ignore = ["benchmarks", "typing"]
+
+LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 
 LINGER = 2.0  # real seconds that a thread has to end after its test
 
@@ -30,20 +33,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run async tests with asyncio.eager_task_factory (Python 3.12 and later)",
     )
+    parser.addoption("--uvloop", action="store_true", help="run async tests on uvloop")
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     eager: bool = config.getoption("eager_tasks")
+    realtime, virtual = loop_classes(with_uvloop=config.getoption("uvloop"))
     if item.get_closest_marker("realtime"):
-        return {"realtime": functools.partial(make_loop, asyncio.new_event_loop, eager)}
-    return {"virtual": functools.partial(make_loop, VirtualTimeLoop, eager)}
+        return {"realtime": functools.partial(make_loop, realtime, eager)}
+    return {"virtual": functools.partial(make_loop, virtual, eager)}
 
 
-def make_loop(
-    factory: Callable[[], asyncio.AbstractEventLoop], eager: bool
-) -> asyncio.AbstractEventLoop:
+def loop_classes(*, with_uvloop: bool) -> tuple[LoopFactory, LoopFactory]:
+    """The loops of real and of virtual time."""
+    if not with_uvloop:
+        return asyncio.new_event_loop, VirtualTimeLoop
+    from tests.virtual_uvloop import Uvloop, VirtualUvloop
+
+    return Uvloop, VirtualUvloop
+
+
+def make_loop(factory: LoopFactory, eager: bool) -> asyncio.AbstractEventLoop:
     loop = factory()
     if eager and sys.version_info >= (3, 12):
         loop.set_task_factory(asyncio.eager_task_factory)

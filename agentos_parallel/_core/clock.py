@@ -82,7 +82,7 @@ class Clocks:
 
     Args:
         loop: whose time it is.
-        context: where callbacks are called.
+        context: where timers call.
         settings: the run's timeout and grace.
         outer: the task in which the run was opened, if any.
 
@@ -100,7 +100,7 @@ class Clocks:
         outer: Task | None,
     ) -> None:
         self._loop = loop
-        self._context = context
+        self.context = context
         self._outer = outer
         self._timers: list[asyncio.TimerHandle] = []
         self.started_at = loop.time()
@@ -125,7 +125,7 @@ class Clocks:
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         """Call back at *when*, unless the clocks are stopped before."""
         if when < NEVER:
-            self._timers.append(self._loop.call_at(when, callback, context=self._context))
+            self._timers.append(self._loop.call_at(when, callback, context=self.context))
 
     def stop(self) -> None:
         """Call back no more."""

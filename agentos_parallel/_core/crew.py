@@ -56,7 +56,7 @@ class Crew:
     """
 
     def __init__(self, run: Run, context: Context, depth: int, seconds: float | None) -> None:
-        self.alarms: Alarms[Task] = Alarms(run.loop, context, self._ring)
+        self.alarms: Alarms[Task] = Alarms(run.loop, run.clocks.context, self._ring)
         self.due = self.alarms.due
         self._run = run
         self._loop = run.loop

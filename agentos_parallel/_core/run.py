@@ -114,7 +114,8 @@ class Run:
         live = parent is not None and (parent.result.abandoned or not parent.settled)
         self._parent = parent if live else None
         self.depth = 0 if self._parent is None else self._parent.run.depth + 1
-        self.clocks = Clocks(self.loop, self.context, self._settings, self._parent)
+        # A context of their own: a cancelled timer stays for a while, and ours knows the last task.
+        self.clocks = Clocks(self.loop, copy_context(), self._settings, self._parent)
         self.crew = Crew(self, self.context, self.depth, self._task_seconds)
         self._others = Others(self.loop, self.context, self.look_whether_over)
         self._take_in()
