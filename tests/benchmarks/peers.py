@@ -26,6 +26,13 @@ async def bare_gather(work: Work, tasks: int) -> None:
     await asyncio.gather(*[work() for _ in range(tasks)])
 
 
+async def bare_group(work: Work, tasks: int) -> None:
+    """No limit, no accounting, with the standard TaskGroup."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(tasks):
+            group.create_task(work())
+
+
 async def group_and_semaphore(work: Work, tasks: int, limit: int) -> None:
     """The usual way by hand: a TaskGroup, and a semaphore inside each task."""
     semaphore = asyncio.Semaphore(limit)

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from agentos_parallel import fan_out, parallel_gather, parallel_map
+from agentos_parallel import TaskGroup, fan_out, parallel_gather, parallel_map
 from tests.benchmarks.peers import (
     Work,
     bare_gather,
+    bare_group,
     group_and_semaphore,
     installed,
     no_op,
@@ -66,6 +67,23 @@ def cost_of_a_yield() -> Iterator[Row]:
     }
     times = interleaved(contenders, ROUNDS)
     yield from compared("yields once", times, "TaskGroup + Semaphore", 0.8)
+
+
+def cost_of_a_group() -> Iterator[Row]:
+    """TaskGroup beside the standard library's, and beside that with a semaphore in each task."""
+    for kind, work in WORKS.items():
+        contenders: dict[str, Contender] = {
+            "TaskGroup": partial(ours_grouped, work, None),
+            "asyncio.TaskGroup": partial(bare_group, work, TASKS),
+            "TaskGroup at 64": partial(ours_grouped, work, LIMIT),
+            "TaskGroup + Semaphore": partial(group_and_semaphore, work, TASKS, LIMIT),
+        }
+        times = interleaved(contenders, rounds=11)
+        for name, unit in (
+            ("TaskGroup", "asyncio.TaskGroup"),
+            ("TaskGroup at 64", "TaskGroup + Semaphore"),
+        ):
+            yield times_row(f"{kind}: our {name} / {unit}", ratio(times, name, unit))
 
 
 def cost_of_a_task_timeout() -> Iterator[Row]:
@@ -174,6 +192,7 @@ def modules_loaded() -> Iterator[Row]:
 ALL = (
     cost_of_a_no_op,
     cost_of_a_yield,
+    cost_of_a_group,
     cost_of_a_task_timeout,
     cost_of_many,
     cost_of_sharing,
@@ -195,6 +214,13 @@ async def ours_mapped(work: Work, tasks: int = TASKS, task_timeout: float | None
     items = range(tasks)
     result = await parallel_map(work, items, max_concurrent=LIMIT, task_timeout=task_timeout)
     assert result.all_succeeded
+
+
+async def ours_grouped(work: Work, limit: int | None) -> None:
+    async with TaskGroup(max_concurrent=limit) as group:
+        for _ in range(TASKS):
+            group.create_task(work())
+    assert group.result.all_succeeded
 
 
 def repeated(contender: Contender, times: int) -> Contender:
