@@ -48,7 +48,13 @@ def threads_at_work() -> set[threading.Thread]:
 
 
 class JumpingSelector(selectors.DefaultSelector):
-    """A selector that moves its clock instead of waiting, where nobody outside is at work."""
+    """A selector that moves its clock instead of waiting, where nobody outside is at work.
+
+    Attributes:
+        passes: how many times it was asked, once for each pass of its loop.
+    """
+
+    passes = 0
 
     def __init__(self, outside: Callable[[], bool]) -> None:
         super().__init__()
@@ -59,6 +65,7 @@ class JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Give what is ready; if nothing is, set the clock *timeout* seconds on."""
+        self.passes += 1
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
@@ -104,6 +111,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Tell the seconds on the virtual clock, in steps of a nanosecond."""
         return self._clock.now
+
+    @property
+    def passes(self) -> int:
+        """How many passes it has made."""
+        return self._clock.passes
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any

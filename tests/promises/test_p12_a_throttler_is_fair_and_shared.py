@@ -1,10 +1,13 @@
 """P12: a throttler is fair, can be shared and resized, and loses no slot."""
 
 import asyncio
+import itertools
+import random
+import selectors
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,8 +25,9 @@ from agentos_parallel import (
     parallel_map,
     parallel_stream,
 )
+from tests import ways
 from tests.pieces import after, failing_after, now, settle
-from tests.virtual_time import START, run_virtually
+from tests.virtual_time import START, VirtualTimeLoop, run_virtually
 from tests.ways import WAYS, Gauge, Way
 
 
@@ -237,6 +241,47 @@ async def test_the_slot_of_a_run_alone_idles_never() -> None:
     assert throttler.peak == 4
 
 
+# No busy wait.
+
+
+async def test_who_waits_for_slots_takes_no_pass_of_the_loop() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    throttler, wide = TaskThrottler(1), TaskThrottler(2)
+
+    async def stalls() -> AsyncIterator[float]:
+        await asyncio.sleep(3_000)
+        yield 0
+
+    async def nests() -> None:
+        await parallel_gather(second)  # and waits for its slot from then on
+
+    async def read(items: Any, **settings: Any) -> None:
+        async for _ in parallel_stream(asyncio.sleep, items, **settings):
+            pass
+
+    waits: list[Awaitable[object]] = [
+        *[throttler.acquire() for _ in range(10)],
+        *[parallel_gather(second, second, throttler=throttler, timeout=None) for _ in range(10)],
+        parallel_map(asyncio.sleep, stalls(), timeout=None),
+        parallel_map(asyncio.sleep, iter([0] * 9), throttler=always(throttler, wide)),
+        read([0] * 9, throttler=throttler, ordered=True),
+        read(stalls(), throttler=throttler),
+    ]
+    tasks = [asyncio.create_task(_awaited(parallel_gather(nests, throttler=throttler)))]
+    await asyncio.sleep(0.5)
+    await throttler.acquire()  # the slot that the task lends
+    tasks += [asyncio.create_task(_awaited(wait)) for wait in waits]
+    await asyncio.sleep(1)
+    before = loop.passes
+    await asyncio.sleep(1_000)
+    assert loop.passes - before <= 20  # two deadlines of 60 s, and this sleep
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert (throttler.active, throttler.waiting) == (1, 0)
+
+
 # Shared by executors, functions, threads and event loops.
 
 
@@ -352,6 +397,174 @@ def test_a_release_in_one_thread_wakes_a_waiter_in_another() -> None:
     waiter.join(10)
     assert order == ["holder", "waiter"]
     assert throttler.active == 0
+
+
+def in_threads(number: int, call: Callable[[int], object]) -> None:
+    """*call* the numbers up to *number*, each in a thread; fails where one hangs or raises."""
+    errors: list[BaseException | None] = []
+
+    def body(which: int) -> None:
+        try:
+            call(which)
+            errors.append(None)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=body, args=(n,), daemon=True) for n in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == [None] * number
+
+
+class SharedGauge(Gauge):
+    """One for several threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            super().__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            super().__exit__()
+
+
+@pytest.mark.realtime
+def test_sixteen_threads_with_a_loop_each_and_a_hundred_thousand_tasks() -> None:
+    throttler, gauge = TaskThrottler(5), SharedGauge()
+
+    def serve(thread: int) -> None:
+        items = itertools.repeat(0, 6_250) if thread % 2 else [0] * 6_250
+        run = parallel_map(gauge.work, items, throttler=throttler, timeout=None)
+        assert asyncio.run(run).completed == 6_250
+
+    in_threads(16, serve)
+    assert gauge.peak == throttler.peak == 5
+    assert throttler.active == throttler.waiting == 0
+
+
+@pytest.mark.realtime
+def test_three_runs_in_three_threads_get_a_third_each() -> None:
+    throttler, starts, lock = TaskThrottler(3), list[int](), threading.Lock()
+
+    async def work(thread: int) -> None:
+        with lock:
+            starts.append(thread)
+        await asyncio.sleep(0)
+
+    def serve(thread: int) -> None:
+        asyncio.run(parallel_map(work, [thread] * 400, throttler=throttler, max_concurrent=6))
+
+    async def hold_until_all_wait() -> None:
+        for _ in range(3):
+            await throttler.acquire()
+        while throttler.waiting < 3 * 6:
+            await asyncio.sleep(0.001)
+        for _ in range(3):
+            throttler.release()
+
+    holder = threading.Thread(target=lambda: asyncio.run(hold_until_all_wait()))
+    holder.start()
+    while throttler.active < 3:
+        time.sleep(0.001)
+    in_threads(3, serve)
+    holder.join()
+    for share in Counter(starts[:900]).values():
+        assert 290 <= share <= 310
+
+
+class CountingSelector(selectors.DefaultSelector):
+    """Counts the passes of its loop."""
+
+    passes = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.passes += 1
+        return super().select(timeout)
+
+
+@pytest.mark.realtime
+def test_a_thread_that_waits_for_a_slot_is_woken_once_and_sleeps_until_then() -> None:
+    throttler, passes = TaskThrottler(1), list[int]()
+    assert throttler.try_acquire()
+
+    def serve(thread: int) -> None:
+        if thread == 0:
+            while throttler.waiting < 2 * 8:
+                time.sleep(0.001)
+            time.sleep(0.2)
+            throttler.release()
+            return
+        selector = CountingSelector()
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+            result = runner.run(parallel_gather(nothing, nothing, throttler=throttler))
+        assert result.all_succeeded
+        passes.append(selector.passes)
+
+    async def nothing() -> None:
+        pass
+
+    in_threads(9, serve)
+    assert max(passes) <= 30
+    assert throttler.active == throttler.waiting == 0
+
+
+@pytest.mark.realtime
+def test_cancels_and_resizes_at_random_in_eight_threads_leak_nothing() -> None:
+    throttler, gauge, limits = TaskThrottler(3), SharedGauge(), [1, 5, 2, 4]
+
+    async def hold(rng: random.Random) -> None:
+        async with throttler:
+            await gauge.work(rng.choice([0, 0, 0.0005]))
+
+    async def run(_: random.Random) -> None:
+        await parallel_gather(*[partial(gauge.work, 0)] * 4, throttler=throttler)
+
+    async def nest(_: random.Random) -> None:
+        async def agent() -> None:
+            await parallel_gather(*[partial(gauge.work, 0)] * 2, throttler=throttler)
+            await gauge.work(0)
+
+        await parallel_gather(agent, agent, throttler=throttler)
+
+    async def use(rng: random.Random) -> None:
+        for _ in range(150):
+            task = asyncio.create_task(rng.choice([hold, run, nest])(rng))
+            for _ in range(rng.randrange(16)):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+
+    def serve(thread: int) -> None:
+        if thread:
+            asyncio.run(use(random.Random(thread)))
+            ended.append(thread)
+            return
+        while len(ended) < 8:
+            throttler.resize(limits[0])
+            limits.append(limits.pop(0))
+            time.sleep(0.001)
+
+    ended: list[int] = []
+    in_threads(9, serve)
+    assert gauge.inside == 0
+    assert gauge.peak <= throttler.peak <= 5
+    assert throttler.active == throttler.waiting == 0
+
+
+@pytest.mark.realtime
+def test_an_executor_works_in_a_second_asyncio_run() -> None:
+    executor, throttler = ParallelExecutor(max_concurrent=2), TaskThrottler(1)
+    for _ in range(3):
+        work = partial(asyncio.sleep, 0.001)
+        result = asyncio.run(executor.gather([work, work, lambda: None], throttler=throttler))
+        assert result.all_succeeded
+        assert throttler.active == throttler.waiting == 0
 
 
 def test_a_throttler_serves_one_loop_after_the_other() -> None:
@@ -760,6 +973,55 @@ async def test_the_head_of_a_sized_input_blocks_nobody_who_needs_other_throttler
     )
     assert seconds_of(result) == [3.5, 0, 1, 2]
     assert busy.active == free.active == 0
+
+
+SIZED = {
+    "gather": ways.gather,
+    "map": ways.map_,
+    "stream": ways.stream,
+    "stream in order": ways.stream_in_order,
+    "fan_out": ways.fan,
+}
+
+
+@pytest.mark.parametrize("way", SIZED.values(), ids=list(SIZED))
+async def test_however_many_stand_at_the_head_for_a_busy_throttler_others_pass(way: Way) -> None:
+    busy, free, provider = TaskThrottler(1), TaskThrottler(1), TaskThrottler(3)
+    await busy.acquire()
+    asyncio.get_running_loop().call_later(10, busy.release)
+    heads = [partial(asyncio.sleep, 1) for _ in range(6)]
+    others = [partial(asyncio.sleep, 1) for _ in range(2)]
+
+    def limits(key: object) -> list[TaskThrottler]:
+        return [provider, busy if key in heads or key in set("012345") else free]
+
+    tasks = await way([*heads, *others], max_concurrent=2, throttler=limits, timeout=None)
+    assert [task.started_at - START for task in tasks] == [10, 11, 12, 13, 14, 15, 0, 1]
+    assert busy.active == free.active == provider.active == 0
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_function_gives_throttlers_and_timeouts_on_every_way_in(
+    way: Way, several: bool
+) -> None:
+    narrow, wide, calls = TaskThrottler(1), TaskThrottler(2), list[object]()
+    works = [partial(asyncio.sleep, 3) for _ in range(4)]
+
+    def limits(key: object) -> TaskThrottler | list[TaskThrottler]:
+        calls.append(key)
+        return [wide, narrow] if several else narrow
+
+    def seconds(key: object) -> float | None:
+        return 2 if key in (works[1], "1") else None
+
+    tasks = await way(works, throttler=limits, task_timeout=seconds, timeout=None)
+    assert [task.started_at - START for task in tasks] == [0, 3, 5, 8]
+    assert [task.status.value for task in tasks] == ["completed", "timeout"] + ["completed"] * 2
+    assert isinstance(tasks[1].error, TaskTimeout)
+    assert calls in (works, ["0", "1", "2", "3"])
+    assert (narrow.peak, wide.peak) == (1, 1 if several else 0)
+    assert narrow.active == wide.active == 0
 
 
 async def test_works_that_need_the_same_throttlers_start_in_input_order() -> None:
