@@ -59,6 +59,7 @@ class JumpingSelector(selectors.DefaultSelector):
     def __init__(self, outside: Callable[[], bool]) -> None:
         super().__init__()
         self.now = START
+        self.threads_at_work = threads_at_work
         self._outside = outside
         self._target: float | None = None  # the timer that is waited for really
         self._waited = 0.0  # for so many seconds already
@@ -96,7 +97,7 @@ class JumpingSelector(selectors.DefaultSelector):
 
     def _is_somebody_outside(self) -> bool:
         watched = len(self.get_map()) > 1  # one is the loop's own, for wake-up calls
-        return watched or self._outside() or bool(threads_at_work())
+        return watched or self._outside() or bool(self.threads_at_work())
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

@@ -1,0 +1,155 @@
+"""One example from its start until all has ended, and the checker's word on it.
+
+`python -m tests.chaos.attack EXAMPLES [SEED] [--shrink]` runs so many random ones, and ends with 1 at the
+first that breaks a promise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+import agentos_parallel
+from tests.chaos.checker import check
+from tests.chaos.clocks import run_virtually
+from tests.chaos.plans import Example, Rival, every_fan, examples
+from tests.chaos.runs import run
+from tests.chaos.story import Story
+from tests.chaos.world import Episode, World, whose
+
+BACKSTOP = 40.0  # seconds after which everything that hangs is cancelled
+AFTERWARDS = 80.0  # seconds in which all that was abandoned has ended by itself
+GLANCE = 1.0  # seconds between looks for idle slots
+OFFSET = 0.137  # of the looks, so that nothing else happens in their moments
+
+
+def attack(example: Example) -> None:
+    """Run *example* in virtual time, and check what every run promises."""
+    check(run_virtually(live(example)))
+
+
+async def live(example: Example) -> Story:
+    """The whole example, from its start until everything has ended."""
+    several = any(len(numbers) > 1 for fan in every_fan(example.fan) for numbers in fan.throttled)
+    world = World(example.limits, several=several)
+    story = Story(example, world, Episode(world, example.fan, None))
+    world.loop.set_exception_handler(lambda _, told: story.in_callbacks.append(repr(told)))
+    rivals = {asyncio.create_task(compete(story, rival)) for rival in example.rivals}
+    for at, number, limit in example.resizes:
+        world.loop.call_later(at, world.resize, world.throttlers[number], limit)
+    before = asyncio.all_tasks()
+    with abandoned_ones(story):
+        await outermost(story)
+        story.tasks_left = asyncio.all_tasks() - before
+        lasting = [episode for episode in world.episodes if not episode.let_go]
+        story.works_left = [work for each in lasting for work in each.works if work.alive]
+        await asyncio.sleep(AFTERWARDS)
+    story.tasks_at_last = (asyncio.all_tasks() - before) | {task for task in rivals if not task.done()}
+    return story
+
+
+async def outermost(story: Story) -> None:
+    """Run the outermost run in a task of its own, cancel that, and wait for its end."""
+
+    async def caller() -> None:
+        whose.set(None)
+        try:
+            await run(story.outermost)
+        except BaseException:  # exits would come out of the loop; the episode has it
+            pass
+        story.own_context = whose.get() is None
+
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(caller())
+
+    def cancel() -> None:
+        if task.cancel():
+            story.cancels.append(loop.time())
+            story.world.caller_cancelled.append(loop.time())
+
+    def backstop() -> None:
+        story.world.look_for_idle_slots()
+        cancel()
+
+    timers = [loop.call_later(at, cancel) for at in story.example.cancels]
+    timers.append(loop.call_later(BACKSTOP, backstop))
+    looking = asyncio.create_task(look_now_and_then(story.world))
+    await asyncio.wait([task])
+    for timer in timers:
+        timer.cancel()
+    looking.cancel()
+    await asyncio.wait([looking])
+
+
+async def look_now_and_then(world: World) -> None:
+    await asyncio.sleep(OFFSET)
+    while True:
+        world.look_for_idle_slots()
+        await asyncio.sleep(GLANCE)
+
+
+async def compete(story: Story, rival: Rival) -> None:
+    """Take a slot by hand; P12: first come, first served."""
+    world, throttler = story.world, story.world.throttlers[rival.throttler]
+    await asyncio.sleep(rival.at)
+    if rival.cancelled_after is not None:
+        task = asyncio.current_task()
+        assert task is not None
+        world.loop.call_later(rival.cancelled_after, task.cancel)
+    asked = world.next_order()
+    async with throttler:
+        story.served.append((rival.throttler, asked))
+        with world.at_work([throttler]):
+            await asyncio.sleep(rival.seconds)
+
+
+class Abandoned(logging.Handler):
+    """Keeps the warnings about what was abandoned."""
+
+    def __init__(self, told: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def abandoned_ones(story: Story) -> Iterator[None]:
+    logger, handler = logging.getLogger("agentos_parallel"), Abandoned(story.abandoned)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
+def main() -> None:
+    """Random examples without shrinking: whether anything is caught is what counts here."""
+    amount, number = int(sys.argv[1]), int((sys.argv[2:] or ["0"])[0])
+    print(f"{agentos_parallel.__file__}: {amount} examples, seed {number}", flush=True)
+
+    @seed(number)
+    @settings(
+        max_examples=amount,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, *([Phase.shrink] if "--shrink" in sys.argv else [])],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(examples())
+    def attacks(example: Example) -> None:
+        attack(example)
+
+    attacks()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""What random works do and how random runs run them: plain data, drawn by hypothesis.
+
+Times are in halves of a second, so that things happen in the same moment; most graces lie between,
+so that giving up does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from hypothesis import strategies as st
+
+import agentos_parallel
+
+SECONDS = st.integers(0, 8).map(lambda halves: halves / 2)
+SOON = st.integers(1, 12).map(lambda halves: halves / 2)
+GRACES = (0.0, 0.3, 2.2, 4.2)
+THROTTLERS = 3  # a world has so many, numbered
+
+LEAVES = (
+    *("succeed",) * 6,
+    *("fail",) * 3,
+    "never wait",
+    "time out by itself",
+    "cancel itself",
+    "cancel itself at the end",
+    "raise cancelled",
+    "hang",
+    "ignore one cancel",
+    "ignore every cancel",
+    "succeed when cancelled",
+    "clean up slowly",
+    "fail in the cleanup",
+    "own scope",
+    "own scope raises",
+    "stop iteration",
+    "take a slot by hand",
+    "lend by hand",
+    "bubble",
+)
+SYNC = ("sync succeed", "sync fail", "sync block", "sync stop iteration", "call and await")
+EXITS = ("keyboard interrupt", "system exit", "own exit")
+IN_THREADS = ("succeed", "fail", "never wait", "bubble", "time out by itself")
+
+SIZED = ("list", "mapping", "coroutines")
+UNSIZED = ("generator", "async generator", "generator of coroutines")
+WAYS = ("gather", "map", "stream", "ordered", "first", "race", "merge", "retry")
+GROUPS = ("group", "supervisor") if hasattr(agentos_parallel, "TaskGroup") else ()
+STREAMS = ("stream", "ordered")
+WINNERS = ("first", "race")
+RULES = ("", "", "fail_fast", "min_success 1", "min_success 2")
+ENDINGS = ("to the end",) * 4 + ("break", "close", "drop", "time out")
+
+
+class Brief:
+    """Shows only what is not as usual."""
+
+    def __repr__(self) -> str:
+        values = [(field, getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]  # of the dataclasses below
+        told = (f"{field.name}={value!r}" for field, value in values if value != field.default)
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Brief):
+    """What one work does, and the runs in it."""
+
+    kind: str
+    seconds: float = 0.0
+    fans: tuple[Fan, ...] = ()
+
+    @property
+    def sync(self) -> bool:
+        """It is a function that is no coroutine function."""
+        return self.kind.startswith("sync") or self.kind == "call and await"
+
+
+@dataclass(frozen=True, repr=False)
+class Source(Brief):
+    """Where works come from; *raises*: after so many, if it does; *slow*: to close."""
+
+    kind: str
+    pauses: tuple[float, ...] = (0.0,)
+    raises: int | None = None
+    slow: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class Reader(Brief):
+    """Who reads a stream: a pause after each result, and how he ends after so many."""
+
+    pause: float = 0.0
+    ending: str = "to the end"
+    after: int = 0
+
+
+@dataclass(frozen=True, repr=False)
+class Fan(Brief):
+    """One run; ``throttled[i % len]`` are the throttlers of the i-th work, timeouts likewise."""
+
+    way: str
+    plans: tuple[Plan, ...]
+    source: Source = Source("list")
+    max_concurrent: int | None = 2
+    timeout: float | None = None
+    task_timeouts: tuple[float | None, ...] = ()
+    throttled: tuple[tuple[int, ...], ...] = ()
+    rule: str = ""
+    grace: float = 4.2
+    return_partial: bool = True
+    reader: Reader = Reader()
+
+    @property
+    def streams(self) -> bool:
+        """It is read while it runs."""
+        return self.way in STREAMS
+
+    @property
+    def sized(self) -> bool:
+        """Its works are known at the call."""
+        return self.source.kind in SIZED
+
+    @property
+    def by_threads(self) -> bool:
+        """Its works are called in threads, for not all of them are known to be async."""
+        by_func = self.way in ("map", *STREAMS) and "coroutines" not in self.source.kind
+        return by_func and any(plan.sync for plan in self.plans)
+
+
+@dataclass(frozen=True, repr=False)
+class Rival(Brief):
+    """Takes a slot by hand, and may be cancelled."""
+
+    at: float
+    throttler: int
+    seconds: float
+    cancelled_after: float | None
+
+
+@dataclass(frozen=True, repr=False)
+class Example(Brief):
+    """A run, its world, and what happens to it from outside."""
+
+    fan: Fan
+    limits: tuple[int, ...]
+    cancels: tuple[float, ...] = ()
+    resizes: tuple[tuple[float, int, int], ...] = ()
+    rivals: tuple[Rival, ...] = ()
+
+
+def every_fan(fan: Fan) -> list[Fan]:
+    """This run and all that are nested in it."""
+    inner = [nested for plan in fan.plans for nested in plan.fans]
+    return [fan, *(deeper for nested in inner for deeper in every_fan(nested))]
+
+
+# How they are drawn.
+
+
+def sometimes(value: st.SearchStrategy[float]) -> st.SearchStrategy[float | None]:
+    return st.one_of(st.none(), st.none(), value)
+
+
+def tuples_of(values: st.SearchStrategy[float | None]) -> st.SearchStrategy[tuple[float | None, ...]]:
+    one, several = values.map(lambda value: (value,)), st.tuples(values, values, values)
+    return st.one_of(st.just(()), st.just(()), one, several)
+
+
+def leaves(*, exits: bool) -> st.SearchStrategy[Plan]:
+    kinds = (*LEAVES * 2, *SYNC, *(EXITS if exits else ()))
+    return st.builds(Plan, st.sampled_from(kinds), SECONDS)
+
+
+def plans(depth: int, *, exits: bool) -> st.SearchStrategy[Plan]:
+    """What a work may do, with so many levels of runs in it."""
+    leaf = leaves(exits=exits)
+    if depth == 0:
+        return leaf
+    fan = fans(depth - 1, exits=exits, most=3)
+    one = fan.map(lambda only: (only,))
+    # One half can't work while the other has lent the slot of both.
+    half = fan.map(lambda only: replace(only, reader=replace(only.reader, pause=0.0)))
+    nests = st.one_of(
+        st.builds(Plan, st.sampled_from(["nest", "nest", "in the cleanup"]), SECONDS, one),
+        st.builds(Plan, st.just("nest in a scope"), SOON, one),
+        st.builds(Plan, st.just("two at once"), SECONDS, st.tuples(half, half)),
+        st.builds(Plan, st.just("sync run"), st.just(0.0), one.map(fit_for_a_thread)),
+    )
+    return st.one_of(leaf, leaf, nests)
+
+
+def fit_for_a_thread(nested: tuple[Fan, ...]) -> tuple[Fan, ...]:
+    """Runs on a loop of their own, whose clock is the real one: they never sleep."""
+    quiet = (
+        replace(
+            fan,
+            way=fan.way if fan.way in ("gather", "map", "stream", "merge", "retry") else "gather",
+            plans=tuple(quick(plan) for plan in fan.plans),
+            source=Source("list"),
+            timeout=None,
+            task_timeouts=(),
+            reader=Reader(),
+        )
+        for fan in nested
+    )
+    return tuple(map(admissible, quiet))
+
+
+def quick(plan: Plan) -> Plan:
+    return Plan(plan.kind if plan.kind in IN_THREADS else "succeed")
+
+
+def fans(depth: int, *, exits: bool = False, most: int = 5) -> st.SearchStrategy[Fan]:
+    """Runs of up to *most* works."""
+    sets = st.lists(st.integers(0, THROTTLERS - 1), max_size=2, unique=True).map(tuple)
+    one_throttler: st.SearchStrategy[tuple[tuple[int, ...], ...]] = st.just(((0,),))
+    throttled = st.one_of(
+        st.just(()), one_throttler, one_throttler, st.lists(sets, min_size=1, max_size=3).map(tuple)
+    )
+    source = st.builds(
+        Source,
+        st.sampled_from(SIZED + UNSIZED),
+        st.lists(SECONDS, min_size=1, max_size=3).map(tuple),
+        st.one_of(st.none(), st.none(), st.none(), st.integers(0, most)),
+        st.booleans(),
+    )
+    reader = st.builds(
+        Reader,
+        st.sampled_from([0.0, 0.0, 0.5, 2.0]),
+        st.sampled_from(ENDINGS),
+        st.integers(0, 3),
+    )
+    drawn = st.builds(
+        Fan,
+        way=st.sampled_from(WAYS + GROUPS),
+        plans=st.lists(plans(depth, exits=exits), max_size=most).map(tuple),
+        source=source,
+        max_concurrent=st.sampled_from([1, 1, 2, 2, 3, None]),
+        timeout=sometimes(SOON),
+        task_timeouts=tuples_of(sometimes(SOON)),
+        throttled=throttled,
+        rule=st.sampled_from(RULES),
+        grace=st.sampled_from(GRACES),
+        return_partial=st.booleans(),
+        reader=reader,
+    )
+    return drawn.map(admissible)
+
+
+def admissible(fan: Fan) -> Fan:
+    """The nearest run that the entry points take: what they refuse has tests of its own."""
+    source, way = fan.source, fan.way
+    if way in ("retry", "map") and "coroutines" in source.kind:
+        source = replace(source, kind="list")
+    if way in GROUPS:
+        source = Source("list")
+    fan = replace(fan, source=source)
+    if fan.sized:
+        fan = replace(fan, source=Source(source.kind))
+    if not fan.plans and way in ("first", "race", "merge"):
+        fan = replace(fan, plans=(Plan("succeed", 1.0),))
+    if fan.throttled != ((0,),) and fan.max_concurrent is None:
+        fan = replace(fan, max_concurrent=2)
+    k = fan.rule.removeprefix("min_success ")
+    if way in (*WINNERS, *GROUPS) or (k.isdigit() and fan.sized and int(k) > len(fan.plans)):
+        fan = replace(fan, rule="")
+    return fan
+
+
+RIVALS = st.builds(Rival, SECONDS, st.integers(0, THROTTLERS - 1), SECONDS, sometimes(SECONDS))
+RESIZES = st.tuples(SECONDS, st.integers(0, THROTTLERS - 1), st.integers(1, 3))
+
+
+def examples(depth: int = 2) -> st.SearchStrategy[Example]:
+    """Whole examples; one in a few has works that raise exits."""
+    return st.builds(
+        Example,
+        fan=st.one_of(*[fans(depth)] * 4, fans(depth, exits=True)),
+        limits=st.tuples(*[st.integers(1, 3)] * THROTTLERS),
+        cancels=st.lists(SECONDS.map(lambda s: s * 2), max_size=2).map(tuple),
+        resizes=st.one_of(st.just(()), st.lists(RESIZES, max_size=3).map(tuple)),
+        rivals=st.one_of(st.just(()), st.lists(RIVALS, max_size=4).map(tuple)),
+    )
