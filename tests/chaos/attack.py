@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.chaos.runs import run
 from tests.chaos.story import Story
 from tests.chaos.world import Episode, World, whose
 
+HANGS = 60.0  # real seconds after which an example that is not at its end never will be
 BACKSTOP = 40.0  # seconds after which everything that hangs is cancelled
 AFTERWARDS = 80.0  # seconds in which all that was abandoned has ended by itself
 GLANCE = 1.0  # seconds between looks for idle slots
@@ -30,7 +32,9 @@ OFFSET = 0.137  # of the looks, so that nothing else happens in their moments
 
 def attack(example: Example) -> None:
     """Run *example* in virtual time, and check what every run promises."""
+    faulthandler.dump_traceback_later(HANGS, exit=True)
     check(run_virtually(live(example)))
+    faulthandler.cancel_dump_traceback_later()
 
 
 async def live(example: Example) -> Story:

@@ -101,6 +101,16 @@ def p02_every_abandoned_task_is_logged(story: Story, claim: Claim) -> None:
     claim(len(results) <= len(story.abandoned), "P2: abandoned and not logged:", results)
 
 
+def p02_a_dropped_stream_ends_its_works(story: Story, claim: Claim) -> None:
+    late = []
+    for episode in story.world.episodes:
+        for execution in lasts(episode) if episode.dropped else ():
+            dropped_at = episode.stopped_reading + MOMENT
+            claim(execution.began <= dropped_at, "P2: starts when its stream is dropped")
+            late += [execution] * (execution.ended > dropped_at + episode.grace)
+    claim(len(late) <= len(story.abandoned), "P2: works outlive their streams:", late)
+
+
 def p03_every_coroutine_is_awaited_or_closed(story: Story, claim: Claim) -> None:
     left = [coroutine for coroutine in story.world.coroutines if not closed(coroutine)]
     claim(not left, "P3: left open:", left)
@@ -151,6 +161,7 @@ def callbacks_never_raise(story: Story, claim: Claim) -> None:
 OF_THE_STORY = (
     p02_nothing_outlives_the_call,
     p02_every_abandoned_task_is_logged,
+    p02_a_dropped_stream_ends_its_works,
     p03_every_coroutine_is_awaited_or_closed,
     p07_the_callers_cancels_are_counted_right,
     p07_a_cancel_ends_the_run_within_grace,
@@ -213,18 +224,6 @@ def p02_who_is_left_alive_is_abandoned(episode: Episode, claim: Claim) -> None:
         claim(task is None or task.abandoned, "P2: alive, and not reported abandoned:", task)
 
 
-def p02_a_dropped_stream_ends_its_works(episode: Episode, claim: Claim) -> None:
-    if not episode.dropped:
-        return
-    due = episode.stopped_reading + episode.grace + MOMENT
-    for work in episode.works:
-        last = work.last
-        stubborn = "ignore" in work.plan.kind or work.plan.kind == "sync block" or work.plan.fans
-        claim(last is None or last.ended <= due or stubborn, "P2: outlives its stream:", work)
-        claim(last is None or last.began <= episode.stopped_reading + MOMENT,
-              "P2: starts when its stream was dropped:", work)  # fmt: skip
-
-
 def p05_the_deadline_bounds_the_run(episode: Episode, claim: Claim) -> None:
     if episode.exact:
         late = over_at(episode) - episode.deadline - episode.grace
@@ -258,8 +257,10 @@ def p05_a_stop_cancels_what_runs(episode: Episode, claim: Claim) -> None:
     moment = stopped_at(episode)
     if moment is None or moment == math.inf:
         return
+    settled = {task.task_id for task in episode.results if task.finished_at <= moment + MOMENT}
     for work in episode.works:
-        for execution in work.executions:
+        given_up = episode.task_id(work.index) in settled
+        for execution in [] if given_up else work.executions:
             through = execution.began < moment - MOMENT and execution.ended > moment + MOMENT
             if through and not work.plan.fans and not work.plan.sync and "lend" not in work.plan.kind:
                 seen = any(near(cancel, moment) for cancel in execution.cancels)
@@ -503,7 +504,6 @@ OF_A_RUN = (
     p01_the_counts_add_up,
     p01_p10_all_succeeded,
     p02_who_is_left_alive_is_abandoned,
-    p02_a_dropped_stream_ends_its_works,
     p04_the_run_takes_its_time,
     p05_the_deadline_bounds_the_run,
     p05_a_stop_cancels_what_runs,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import agentos_parallel
 
-SECONDS = st.integers(0, 8).map(lambda halves: halves / 2)
-SOON = st.integers(1, 12).map(lambda halves: halves / 2)
+HALVES = tuple(halves / 2 for halves in range(13))
+SECONDS = st.sampled_from(HALVES[:9])
+SOON = st.sampled_from(HALVES[1:])
 GRACES = (0.0, 0.3, 2.2, 4.2)
 THROTTLERS = 3  # a world has so many, numbered
 
@@ -157,13 +158,29 @@ def every_fan(fan: Fan) -> list[Fan]:
 # How they are drawn.
 
 
-def sometimes(value: st.SearchStrategy[float]) -> st.SearchStrategy[float | None]:
-    return st.one_of(st.none(), st.none(), value)
+# One draw for each setting, from a list of those that matter: drawing costs more than running.
 
-
-def tuples_of(values: st.SearchStrategy[float | None]) -> st.SearchStrategy[tuple[float | None, ...]]:
-    one, several = values.map(lambda value: (value,)), st.tuples(values, values, values)
-    return st.one_of(st.just(()), st.just(()), one, several)
+MAYBE = st.sampled_from((*(None,) * 7, *HALVES[1:8]))
+TASK_TIMEOUTS = st.sampled_from(
+    [*[()] * 6, *[(seconds,) for seconds in HALVES[1:8]], (0.5, None, 2.0), (None, 1.0), (3.0, 1.5)]
+)
+THROTTLED = st.sampled_from(
+    [*[()] * 5, *[((0,),)] * 6, ((0,), (1,)), ((), (0,)), ((0, 1),), ((0,), (1, 0), (2,)), ((2, 1), (1, 2))]
+)
+SOURCES = st.one_of(
+    st.sampled_from(SIZED).map(Source),
+    st.builds(
+        Source,
+        st.sampled_from(UNSIZED),
+        st.sampled_from([(0.0,), (0.0,), (0.5,), (1.0, 0.0), (0.0, 3.0, 0.5), (40.0,)]),
+        st.sampled_from([None, None, None, 0, 1, 2, 3]),
+        st.booleans(),
+    ),
+)
+READERS = st.sampled_from(
+    [Reader(pause, ending, after)
+     for pause in (0.0, 0.0, 0.5, 2.0) for ending in ENDINGS for after in range(4)]
+)  # fmt: skip
 
 
 def leaves(*, exits: bool) -> st.SearchStrategy[Plan]:
@@ -212,37 +229,19 @@ def quick(plan: Plan) -> Plan:
 
 def fans(depth: int, *, exits: bool = False, most: int = 5) -> st.SearchStrategy[Fan]:
     """Runs of up to *most* works."""
-    sets = st.lists(st.integers(0, THROTTLERS - 1), max_size=2, unique=True).map(tuple)
-    one_throttler: st.SearchStrategy[tuple[tuple[int, ...], ...]] = st.just(((0,),))
-    throttled = st.one_of(
-        st.just(()), one_throttler, one_throttler, st.lists(sets, min_size=1, max_size=3).map(tuple)
-    )
-    source = st.builds(
-        Source,
-        st.sampled_from(SIZED + UNSIZED),
-        st.lists(SECONDS, min_size=1, max_size=3).map(tuple),
-        st.one_of(st.none(), st.none(), st.none(), st.integers(0, most)),
-        st.booleans(),
-    )
-    reader = st.builds(
-        Reader,
-        st.sampled_from([0.0, 0.0, 0.5, 2.0]),
-        st.sampled_from(ENDINGS),
-        st.integers(0, 3),
-    )
     drawn = st.builds(
         Fan,
         way=st.sampled_from(WAYS + GROUPS),
         plans=st.lists(plans(depth, exits=exits), max_size=most).map(tuple),
-        source=source,
+        source=SOURCES,
         max_concurrent=st.sampled_from([1, 1, 2, 2, 3, None]),
-        timeout=sometimes(SOON),
-        task_timeouts=tuples_of(sometimes(SOON)),
-        throttled=throttled,
+        timeout=MAYBE,
+        task_timeouts=TASK_TIMEOUTS,
+        throttled=THROTTLED,
         rule=st.sampled_from(RULES),
         grace=st.sampled_from(GRACES),
         return_partial=st.booleans(),
-        reader=reader,
+        reader=READERS,
     )
     return drawn.map(admissible)
 
@@ -255,8 +254,8 @@ def admissible(fan: Fan) -> Fan:
     if way in GROUPS:
         source = Source("list")
     fan = replace(fan, source=source)
-    if fan.sized:
-        fan = replace(fan, source=Source(source.kind))
+    if way not in STREAMS:
+        fan = replace(fan, reader=Reader())
     if not fan.plans and way in ("first", "race", "merge"):
         fan = replace(fan, plans=(Plan("succeed", 1.0),))
     if fan.throttled != ((0,),) and fan.max_concurrent is None:
@@ -267,7 +266,7 @@ def admissible(fan: Fan) -> Fan:
     return fan
 
 
-RIVALS = st.builds(Rival, SECONDS, st.integers(0, THROTTLERS - 1), SECONDS, sometimes(SECONDS))
+RIVALS = st.builds(Rival, SECONDS, st.integers(0, THROTTLERS - 1), SECONDS, MAYBE)
 RESIZES = st.tuples(SECONDS, st.integers(0, THROTTLERS - 1), st.integers(1, 3))
 
 
