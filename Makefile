@@ -1,5 +1,6 @@
 # A fresh machine needs python3 with venv, and make. Each target makes the virtual environment that it needs:
-# .venv, or .venv-* for `make test-all`. Options: PYTHON=python3.12, PYTEST_ARGS=-x, ARGS=PATH (demo).
+# .venv, or .venv-* for `make test-all`. Options: PYTHON=python3.12, PYTEST_ARGS=-x, ARGS=PATH (demo),
+# CHAOS_EXAMPLES=1000 and CHAOS_SEED=1 (chaos).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,7 +23,7 @@ find_python = for python in python$(1) \
 	do "$$python" -c 'import venv' >/dev/null 2>&1 && command -v "$$python" && break; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench constraints clean suite
+.PHONY: help demo test test-all chaos lint bench constraints clean suite
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -32,7 +33,7 @@ demo: $(VENV)/.demo ## see it work: a supervisor and its sub-agents review a sou
 	@$(BIN)/python -m agentos_parallel.demo $(ARGS)
 
 test: $(VENV)/.test ## run the tests on one Python, with coverage
-	$(BIN)/python -m pytest -m "not server and not slow" --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not server and not slow and not chaos" --cov --cov-report=term $(PYTEST_ARGS)
 
 test-all: ## run all tests on every Python found here, on the lowest and on the newest versions admitted
 	@found=; for version in $(VERSIONS); do \
@@ -54,7 +55,10 @@ test-all: ## run all tests on every Python found here, on the lowest and on the 
 # One run of everything; STAMP says which versions.
 STAMP ?= .test
 suite: $(VENV)/$(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not chaos" $(PYTEST_ARGS)
+
+chaos: $(VENV)/.test ## attack it: 20 000 random examples, a million tasks, planted faults; some minutes
+	$(BIN)/python -m pytest tests/chaos -m chaos --no-header -q $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## check style, types and layers
 	$(BIN)/ruff check

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
+import os
+import signal
 import logging
 import sys
 from collections.abc import Iterator
@@ -21,9 +22,10 @@ from tests.chaos.clocks import run_virtually
 from tests.chaos.plans import Example, Rival, every_fan, examples
 from tests.chaos.runs import run
 from tests.chaos.story import Story
+from tests.chaos.turns import LIMITS, RUNS, check_turns
 from tests.chaos.world import Episode, World, whose
 
-HANGS = 60.0  # real seconds after which an example that is not at its end never will be
+HANGS = 20  # real seconds after which an example that is not at its end never will be
 BACKSTOP = 40.0  # seconds after which everything that hangs is cancelled
 AFTERWARDS = 80.0  # seconds in which all that was abandoned has ended by itself
 GLANCE = 1.0  # seconds between looks for idle slots
@@ -32,9 +34,7 @@ OFFSET = 0.137  # of the looks, so that nothing else happens in their moments
 
 def attack(example: Example) -> None:
     """Run *example* in virtual time, and check what every run promises."""
-    faulthandler.dump_traceback_later(HANGS, exit=True)
     check(run_virtually(live(example)))
-    faulthandler.cancel_dump_traceback_later()
 
 
 async def live(example: Example) -> Story:
@@ -135,24 +135,42 @@ def abandoned_ones(story: Story) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
+def hangs(*_: object) -> None:
+    """End the process: nothing in it may be able to go on."""
+    print("AssertionError: an example hangs", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def main() -> None:
-    """Random examples without shrinking: whether anything is caught is what counts here."""
+    """Random examples; without shrinking, for often it only counts whether any fault is caught."""
     amount, number = int(sys.argv[1]), int((sys.argv[2:] or ["0"])[0])
     print(f"{agentos_parallel.__file__}: {amount} examples, seed {number}", flush=True)
-
-    @seed(number)
-    @settings(
+    signal.signal(signal.SIGALRM, hangs)
+    phases = [Phase.generate, *([Phase.shrink] if "--shrink" in sys.argv else [])]
+    quiet = settings(
         max_examples=amount,
         deadline=None,
         database=None,
-        phases=[Phase.generate, *([Phase.shrink] if "--shrink" in sys.argv else [])],
+        phases=phases,
         suppress_health_check=list(HealthCheck),
     )
+
+    @seed(number)
+    @settings(quiet, max_examples=20)
+    @given(LIMITS, RUNS)
+    def turns(limit: int, runs: list[list[int]]) -> None:
+        check_turns(limit, runs)
+
+    @seed(number)
+    @quiet
     @given(examples())
     def attacks(example: Example) -> None:
+        signal.alarm(HANGS)
         attack(example)
 
+    turns()
     attacks()
+    signal.alarm(0)
 
 
 if __name__ == "__main__":

@@ -364,7 +364,7 @@ def p06_p07_p08_what_comes_out(episode: Episode, claim: Claim) -> None:
     error = episode.error
     if episode.dropped or episode.fan.way in GROUPS:
         return
-    if exit_must_come_out(episode) and not cancelled_while_taking_back(episode):
+    if exit_must_come_out(episode):
         claim(is_exit(error), "P7: an exit was swallowed, out came", repr(error))
     if is_exit(error):
         claim(any(e.error is error for e in lasts(episode)), "P7: whose exit?", repr(error))
@@ -401,11 +401,6 @@ def exit_must_come_out(episode: Episode) -> bool:
         for work in episode.works
         if work.plan.kind in EXITS and episode.stopped_reading > (work.last or episode).ended
     )
-
-
-def cancelled_while_taking_back(episode: Episode) -> bool:
-    """The run was over, and its task cancelled while it waited for its slots."""
-    return episode.parent is not None and isinstance(episode.error, asyncio.CancelledError)
 
 
 def bubbles(episode: Episode) -> list[Execution]:

@@ -6,6 +6,7 @@ so that giving up does not.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, fields, replace
 
 from hypothesis import strategies as st
@@ -270,8 +271,15 @@ RIVALS = st.builds(Rival, SECONDS, st.integers(0, THROTTLERS - 1), SECONDS, MAYB
 RESIZES = st.tuples(SECONDS, st.integers(0, THROTTLERS - 1), st.integers(1, 3))
 
 
-def examples(depth: int = 2) -> st.SearchStrategy[Example]:
+@st.composite
+def examples(draw: st.DrawFn, depth: int = 2) -> Example:
     """Whole examples; one in a few has works that raise exits."""
+    # A copy out of a composite, for hypothesis takes half a minute to show how either was made.
+    return replace(draw(whole(depth)))
+
+
+@functools.cache
+def whole(depth: int) -> st.SearchStrategy[Example]:
     return st.builds(
         Example,
         fan=st.one_of(*[fans(depth)] * 4, fans(depth, exits=True)),

@@ -12,7 +12,7 @@ from tests.chaos.faults import FAULTS, Fault, plant
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = "3000"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.chaos
 
 
 def attacked(fault: Fault | None, copy: Path) -> subprocess.CompletedProcess[str]:
