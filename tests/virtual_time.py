@@ -60,6 +60,7 @@ class JumpingSelector(selectors.DefaultSelector):
         super().__init__()
         self.now = START
         self.threads_at_work = threads_at_work
+        self.patience = 0.0  # real seconds that even an earlier timer waits for those outside
         self._outside = outside
         self._target: float | None = None  # the timer that is waited for really
         self._waited = 0.0  # for so many seconds already
@@ -85,7 +86,7 @@ class JumpingSelector(selectors.DefaultSelector):
     def _wait(self, target: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         if target != self._target:
             self._target, self._waited = target, 0.0
-        limit = PATIENCE if target is None else target - self.now
+        limit = PATIENCE if target is None else max(target - self.now, self.patience)
 
         while self._waited < limit and self._is_somebody_outside():
             began = time.monotonic()

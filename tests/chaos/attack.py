@@ -12,7 +12,7 @@ import os
 import signal
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
@@ -80,7 +80,8 @@ async def outermost(story: Story) -> None:
         story.world.look_for_idle_slots()
         cancel()
 
-    timers = [loop.call_later(at, cancel) for at in story.example.cancels]
+    times = story.example.cancels
+    timers = [loop.call_later(at, after_passes, passes, cancel) for at, passes in times]
     timers.append(loop.call_later(BACKSTOP, backstop))
     looking = asyncio.create_task(look_now_and_then(story.world))
     await asyncio.wait([task])
@@ -88,6 +89,14 @@ async def outermost(story: Story) -> None:
         timer.cancel()
     looking.cancel()
     await asyncio.wait([looking])
+
+
+def after_passes(passes: int, call: Callable[[], object]) -> None:
+    """Call so many passes of the loop from now, between others that are in their midst."""
+    if passes:
+        asyncio.get_running_loop().call_soon(after_passes, passes - 1, call)
+    else:
+        call()
 
 
 async def look_now_and_then(world: World) -> None:
@@ -104,10 +113,10 @@ async def compete(story: Story, rival: Rival) -> None:
     if rival.cancelled_after is not None:
         task = asyncio.current_task()
         assert task is not None
-        world.loop.call_later(rival.cancelled_after, task.cancel)
+        world.loop.call_later(rival.cancelled_after, after_passes, rival.passes, task.cancel)
     asked = world.next_order()
     async with throttler:
-        story.served.append((rival.throttler, asked))
+        story.served.append((rival.throttler, asked, world.now()))
         with world.at_work([throttler]):
             await asyncio.sleep(rival.seconds)
 
@@ -166,11 +175,13 @@ def main() -> None:
     @given(examples())
     def attacks(example: Example) -> None:
         signal.alarm(HANGS)
-        attack(example)
+        try:
+            attack(example)
+        finally:
+            signal.alarm(0)
 
     turns()
     attacks()
-    signal.alarm(0)
 
 
 if __name__ == "__main__":

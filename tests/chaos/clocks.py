@@ -29,6 +29,7 @@ class ChaosLoop(virtual_time.VirtualTimeLoop):
     def __init__(self) -> None:
         super().__init__()
         self._clock.threads_at_work = threads_at_work
+        self._clock.patience = virtual_time.PATIENCE  # whoever is not parked soon has ended
 
 
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:

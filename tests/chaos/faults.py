@@ -53,7 +53,7 @@ FAULTS = (
         "a result is lost",
         "_core/collect.py",
         "results=in_order)",
-        "results=in_order[:-1] if len(in_order) > 3 else in_order)",
+        "results=in_order[:-1] if len(in_order) > 1 else in_order)",
     ),
     Fault(
         "a result is given twice",
@@ -115,8 +115,8 @@ FAULTS = (
     Fault(
         "a slot is lost with a cancelled waiter",
         "throttle.py",
-        "        except asyncio.CancelledError:\n            self.leave(place)",
-        "        except asyncio.CancelledError:",
+        "granted.cancelled():\n                self.release()\n            raise\n        except Gen",
+        "granted.cancelled():\n                pass\n            raise\n        except Gen",
     ),
     Fault(
         "one slot too many",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -30,7 +31,7 @@ LEAVES = (
     "hang",
     "ignore one cancel",
     "ignore every cancel",
-    "succeed when cancelled",
+    *("succeed when cancelled",) * 3,
     "clean up slowly",
     "fail in the cleanup",
     "own scope",
@@ -40,13 +41,20 @@ LEAVES = (
     "lend by hand",
     "bubble",
 )
+THEMES = (  # what shows only where it comes together
+    ("succeed", "succeed when cancelled"),
+    ("succeed", "bubble"),
+    ("sync block", "sync fail", "succeed"),
+    ("hang", "clean up slowly", "succeed"),
+    ("fail", "time out by itself", "succeed"),
+)
 SYNC = ("sync succeed", "sync fail", "sync block", "sync stop iteration", "call and await")
 EXITS = ("keyboard interrupt", "system exit", "own exit")
 IN_THREADS = ("succeed", "fail", "never wait", "bubble", "time out by itself")
 
 SIZED = ("list", "mapping", "coroutines")
 UNSIZED = ("generator", "async generator", "generator of coroutines")
-WAYS = ("gather", "map", "stream", "ordered", "first", "race", "merge", "retry")
+WAYS = ("gather", "map", "stream", "ordered", "first", "first", "race", "merge", "retry", "retry")
 GROUPS = ("group", "supervisor") if hasattr(agentos_parallel, "TaskGroup") else ()
 STREAMS = ("stream", "ordered")
 WINNERS = ("first", "race")
@@ -61,6 +69,10 @@ class Brief:
         values = [(field, getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]  # of the dataclasses below
         told = (f"{field.name}={value!r}" for field, value in values if value != field.default)
         return f"{type(self).__name__}({', '.join(told)})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """For hypothesis, whose own way of showing how it was made takes half a minute."""
+        printer.text(repr(self))
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,12 +143,13 @@ class Fan(Brief):
 
 @dataclass(frozen=True, repr=False)
 class Rival(Brief):
-    """Takes a slot by hand, and may be cancelled."""
+    """Takes a slot by hand, and may be cancelled, so many passes of the loop after that time."""
 
     at: float
     throttler: int
     seconds: float
     cancelled_after: float | None
+    passes: int = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,7 +158,7 @@ class Example(Brief):
 
     fan: Fan
     limits: tuple[int, ...]
-    cancels: tuple[float, ...] = ()
+    cancels: tuple[tuple[float, int], ...] = ()  # seconds, and passes of the loop after them
     resizes: tuple[tuple[float, int, int], ...] = ()
     rivals: tuple[Rival, ...] = ()
 
@@ -180,13 +193,22 @@ SOURCES = st.one_of(
 )
 READERS = st.sampled_from(
     [Reader(pause, ending, after)
-     for pause in (0.0, 0.0, 0.5, 2.0) for ending in ENDINGS for after in range(4)]
+     for pause in (0.0, 0.5, 2.0) for ending in ENDINGS for after in range(4)]
 )  # fmt: skip
 
 
 def leaves(*, exits: bool) -> st.SearchStrategy[Plan]:
     kinds = (*LEAVES * 2, *SYNC, *(EXITS if exits else ()))
     return st.builds(Plan, st.sampled_from(kinds), SECONDS)
+
+
+@functools.cache
+def themed() -> st.SearchStrategy[list[Plan]]:
+    """Several works of a few kinds."""
+    return st.one_of(
+        *[st.lists(st.builds(Plan, st.sampled_from(kinds), SECONDS), min_size=2, max_size=6)
+          for kinds in THEMES]
+    )  # fmt: skip
 
 
 def plans(depth: int, *, exits: bool) -> st.SearchStrategy[Plan]:
@@ -228,12 +250,13 @@ def quick(plan: Plan) -> Plan:
     return Plan(plan.kind if plan.kind in IN_THREADS else "succeed")
 
 
-def fans(depth: int, *, exits: bool = False, most: int = 5) -> st.SearchStrategy[Fan]:
+def fans(depth: int, *, exits: bool = False, most: int = 7) -> st.SearchStrategy[Fan]:
     """Runs of up to *most* works."""
+    several = st.lists(plans(depth, exits=exits), max_size=most)
     drawn = st.builds(
         Fan,
         way=st.sampled_from(WAYS + GROUPS),
-        plans=st.lists(plans(depth, exits=exits), max_size=most).map(tuple),
+        plans=st.one_of(several, several, several, themed()).map(tuple),
         source=SOURCES,
         max_concurrent=st.sampled_from([1, 1, 2, 2, 3, None]),
         timeout=MAYBE,
@@ -267,14 +290,22 @@ def admissible(fan: Fan) -> Fan:
     return fan
 
 
-RIVALS = st.builds(Rival, SECONDS, st.integers(0, THROTTLERS - 1), SECONDS, MAYBE)
+PASSES = st.sampled_from((0, 0, 1, 2, 3, 4, 5))
+CANCELS = st.one_of(
+    st.just(()),
+    st.tuples(st.tuples(SECONDS.map(lambda seconds: seconds * 2), PASSES)),
+    st.tuples(SECONDS, st.sampled_from((0.0, 0.5, 1.0)), PASSES).map(
+        lambda drawn: ((drawn[0], 0), (drawn[0] + drawn[1], drawn[2]))
+    ),
+)
+RIVALS = st.builds(Rival, SECONDS, st.integers(0, THROTTLERS - 1), SECONDS, MAYBE, PASSES)
 RESIZES = st.tuples(SECONDS, st.integers(0, THROTTLERS - 1), st.integers(1, 3))
 
 
 @st.composite
 def examples(draw: st.DrawFn, depth: int = 2) -> Example:
     """Whole examples; one in a few has works that raise exits."""
-    # A copy out of a composite, for hypothesis takes half a minute to show how either was made.
+    # A copy, of which hypothesis does not know how it was made.
     return replace(draw(whole(depth)))
 
 
@@ -284,7 +315,7 @@ def whole(depth: int) -> st.SearchStrategy[Example]:
         Example,
         fan=st.one_of(*[fans(depth)] * 4, fans(depth, exits=True)),
         limits=st.tuples(*[st.integers(1, 3)] * THROTTLERS),
-        cancels=st.lists(SECONDS.map(lambda s: s * 2), max_size=2).map(tuple),
+        cancels=CANCELS,
         resizes=st.one_of(st.just(()), st.lists(RESIZES, max_size=3).map(tuple)),
         rivals=st.one_of(st.just(()), st.lists(RIVALS, max_size=4).map(tuple)),
     )

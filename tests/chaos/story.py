@@ -19,7 +19,7 @@ class Story:
         tasks_left: asyncio's, when the outermost call ended; works_left: works alive then.
         tasks_at_last: asyncio's, when all should have ended.
         abandoned: the warnings logged.
-        served: throttler and order of asking of each rival that got a slot, as they got it.
+        served: throttler, order of asking and time of each rival that got a slot.
         own_context: the caller's context was as before.
         in_callbacks: what the loop's exception handler was told.
     """
@@ -32,6 +32,6 @@ class Story:
     works_left: list[Work] = field(default_factory=list)
     tasks_at_last: set[asyncio.Task[Any]] = field(default_factory=set)
     abandoned: list[str] = field(default_factory=list)
-    served: list[tuple[int, int]] = field(default_factory=list)
+    served: list[tuple[int, int, float]] = field(default_factory=list)
     own_context: bool = False
     in_callbacks: list[str] = field(default_factory=list)

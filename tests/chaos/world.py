@@ -225,15 +225,14 @@ class Episode:
 
     # Its source.
 
-    def draws(self, index: int) -> None:
-        """P10: one more is drawn, and no more are in hand than the width allows."""
+    def asked(self, index: int) -> None:
+        """P10: one more is asked for, and no more are in hand than the width allows."""
         unfinished = sum(not work.executions or work.alive for work in self.works[:index])
         self.world.claim(
             unfinished < self.width, f"P10: drew one more with {unfinished} in hand"
         )
         if self.fan.streams:
             self.reads_behind()
-        self.drawn.append(self.world.now())
 
     def reads_behind(self, index: int | None = None) -> None:
         """P10: nothing is drawn or starts beyond max_concurrent unread results."""
@@ -264,8 +263,9 @@ class Episode:
         self.source_began = True
         try:
             for work in self.works:
+                self.asked(work.index)
                 self.fails_here(work.index)
-                self.draws(work.index)
+                self.drawn.append(self.world.now())
                 yield self.given(work)
             self.fails_here(len(self.works))
         finally:
@@ -277,9 +277,10 @@ class Episode:
         try:
             for work in self.works:
                 self.drawers.add(asyncio.current_task())
+                self.asked(work.index)
                 await asyncio.sleep(pauses[work.index % len(pauses)])
                 self.fails_here(work.index)
-                self.draws(work.index)
+                self.drawn.append(self.world.now())
                 yield self.given(work)
             self.fails_here(len(self.works))
         finally:
