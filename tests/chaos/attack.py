@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 import agentos_parallel
 from tests.chaos.checker import check
 from tests.chaos.clocks import run_virtually
-from tests.chaos.plans import Example, Rival, every_fan, examples
+from tests.chaos.plans import GROUPS, Example, Fan, Rival, every_fan, examples
 from tests.chaos.runs import run
 from tests.chaos.story import Story
 from tests.chaos.turns import LIMITS, RUNS, check_turns
@@ -39,8 +39,7 @@ def attack(example: Example) -> None:
 
 async def live(example: Example) -> Story:
     """The whole example, from its start until everything has ended."""
-    several = any(len(numbers) > 1 for fan in every_fan(example.fan) for numbers in fan.throttled)
-    world = World(example.limits, several=several)
+    world = World(example.limits, several=any(map(needs_several, every_fan(example.fan))))
     story = Story(example, world, Episode(world, example.fan, None))
     world.loop.set_exception_handler(lambda _, told: story.in_callbacks.append(repr(told)))
     rivals = {asyncio.create_task(compete(story, rival)) for rival in example.rivals}
@@ -55,6 +54,12 @@ async def live(example: Example) -> Story:
         await asyncio.sleep(AFTERWARDS)
     story.tasks_at_last = (asyncio.all_tasks() - before) | {task for task in rivals if not task.done()}
     return story
+
+
+def needs_several(fan: Fan) -> bool:
+    """Its works need several throttlers at once; a group's limit is one, too."""
+    widest = max((len(numbers) for numbers in fan.throttled), default=0)
+    return widest + (fan.way in GROUPS) > 1
 
 
 async def outermost(story: Story) -> None:

@@ -119,7 +119,8 @@ def p03_every_coroutine_is_awaited_or_closed(story: Story, claim: Claim) -> None
 def p07_the_callers_cancels_are_counted_right(story: Story, claim: Claim) -> None:
     """That none was swallowed or made up, the runs claimed themselves."""
     error = story.outermost.error
-    if story.cancels and not is_exit(error):
+    later = story.outermost.fan.way in GROUPS and isinstance(error, ExceptionGroup)
+    if story.cancels and not is_exit(error) and not later:
         claim(isinstance(error, asyncio.CancelledError), "P7: cancelled, and out came", repr(error))
     if not story.cancels:
         claim(not isinstance(error, asyncio.CancelledError), "P7: CancelledError from nowhere")
@@ -212,7 +213,8 @@ def p01_p10_all_succeeded(episode: Episode, claim: Claim) -> None:
     counts = episode.counts
     if counts is not None:
         all_drawn = len(episode.drawn) == len(episode.works) and episode.source_error is None
-        claim(not counts.all_succeeded or all_drawn, "P10: all_succeeded, and not drawn out")
+        known = episode.fan.way in GROUPS  # what was never handed over, nobody knows of
+        claim(not counts.all_succeeded or all_drawn or known, "P10: all_succeeded, and not drawn out")
         if episode.fan.sized:
             all_done = counts.completed == counts.total
             claim(counts.all_succeeded == all_done, "P1: all_succeeded", counts)
@@ -404,6 +406,34 @@ def p06_p07_p08_what_comes_out(episode: Episode, claim: Claim) -> None:
         nothing_had_to_come_out(episode, claim)
 
 
+def p07_p08_what_comes_out_of_a_group(episode: Episode, claim: Claim) -> None:
+    """All errors in a group, of a strict one; a supervisor keeps them but for exits."""
+    error = episode.error
+    if episode.fan.way not in GROUPS or isinstance(error, asyncio.CancelledError):
+        return
+    lost = [task for task in episode.results if task.status in (FAILED, TIMEOUT)]
+    mine = [*(task.error for task in episode.results), *(e.error for e in lasts(episode))]
+    if isinstance(error, BaseExceptionGroup):
+        told = error.exceptions
+        claim(all(any(one is each for each in mine) for one in told), "P7: whose errors?", told)
+        if episode.fan.way == "supervisor":
+            claim(not any(isinstance(one, Exception) for one in told), "P7: of a supervisor:", told)
+        else:
+            claim({id(task.error) for task in lost} == set(map(id, told)), "P7: not all of", lost)
+    elif isinstance(error, DeadlineExceeded) and not any(error is one for one in mine):
+        strict = episode.fan.way == "group" and error.result is not None
+        claim(strict and "timed out" in str(error), "P6: out came", repr(error))
+    elif error is not None:
+        own = any(error is one for one in mine) and (isinstance(error, Bubble) or is_exit(error))
+        claim(own, "P7, P8: out came", repr(error))
+    else:
+        claim(episode.fan.way == "supervisor" or not lost, "P7: nothing came out of", lost)
+        bubbled = [task for task in episode.results if isinstance(task.error, Bubble)]
+        claim(not bubbled, "P8: control flow was swallowed:", bubbled)
+    if exit_must_come_out(episode):
+        claim(is_exit(error), "P7: an exit was swallowed, out came", repr(error))
+
+
 def lasts(episode: Episode) -> list[Execution]:
     return [work.last for work in episode.works if work.last is not None]
 
@@ -516,6 +546,7 @@ OF_A_RUN = (
     p05_the_deadline_bounds_the_run,
     p05_a_stop_cancels_what_runs,
     p06_p07_p08_what_comes_out,
+    p07_p08_what_comes_out_of_a_group,
     p10_sources_are_closed,
     p10_p12_works_start_in_input_order,
     the_stop_rule_is_kept,

@@ -12,8 +12,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-import agentos_parallel
-
 HALVES = tuple(halves / 2 for halves in range(13))
 SECONDS = st.sampled_from(HALVES[:9])
 SOON = st.sampled_from(HALVES[1:])
@@ -55,7 +53,7 @@ IN_THREADS = ("succeed", "fail", "never wait", "bubble", "time out by itself")
 SIZED = ("list", "mapping", "coroutines")
 UNSIZED = ("generator", "async generator", "generator of coroutines")
 WAYS = ("gather", "map", "stream", "ordered", "first", "first", "race", "merge", "retry", "retry")
-GROUPS = ("group", "supervisor") if hasattr(agentos_parallel, "TaskGroup") else ()
+GROUPS = ("group", "supervisor")
 STREAMS = ("stream", "ordered")
 WINNERS = ("first", "race")
 RULES = ("", "", "fail_fast", "min_success 1", "min_success 2")
@@ -275,19 +273,25 @@ def admissible(fan: Fan) -> Fan:
     source, way = fan.source, fan.way
     if way in ("retry", "map") and "coroutines" in source.kind:
         source = replace(source, kind="list")
-    if way in GROUPS:
-        source = Source("list")
     fan = replace(fan, source=source)
+    if way in GROUPS:  # which take coroutines, one by one
+        fan = replace(fan, source=Source("list", source.pauses), plans=tuple(map(as_async, fan.plans)))
     if way not in STREAMS:
         fan = replace(fan, reader=Reader())
     if not fan.plans and way in ("first", "race", "merge"):
         fan = replace(fan, plans=(Plan("succeed", 1.0),))
-    if fan.throttled != ((0,),) and fan.max_concurrent is None:
+    if fan.throttled != ((0,),) and fan.max_concurrent is None and way not in GROUPS:
         fan = replace(fan, max_concurrent=2)
     k = fan.rule.removeprefix("min_success ")
     if way in (*WINNERS, *GROUPS) or (k.isdigit() and fan.sized and int(k) > len(fan.plans)):
         fan = replace(fan, rule="")
+    if way in GROUPS:
+        fan = replace(fan, rule="fail_fast" if way == "group" else "")
     return fan
+
+
+def as_async(plan: Plan) -> Plan:
+    return replace(plan, kind="succeed", fans=()) if plan.sync else plan
 
 
 PASSES = st.sampled_from((0, 0, 1, 2, 3, 4, 5))

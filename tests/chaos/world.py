@@ -22,7 +22,7 @@ from langgraph.errors import GraphBubbleUp
 from agentos_parallel import GatherResult, TaskResult, TaskThrottler, remaining
 from agentos_parallel._core.nesting import lent
 from tests.chaos import clocks
-from tests.chaos.plans import Fan, Plan
+from tests.chaos.plans import GROUPS, Fan, Plan
 
 MOMENT = 1e-6
 """Seconds that count as none."""
@@ -49,7 +49,9 @@ class Answer:
 
 
 def is_exit(error: BaseException | None) -> bool:
-    return isinstance(error, KeyboardInterrupt | SystemExit | Exit)
+    """A TaskGroup has some in a group, as asyncio's."""
+    out = isinstance(error, KeyboardInterrupt | SystemExit | Exit | BaseExceptionGroup)
+    return out and not isinstance(error, Exception)
 
 
 @dataclass
@@ -352,7 +354,7 @@ class Work:
         world.claim(not self.alive, f"P2, P9: {self} runs twice at once")
         episode.alive += not self.alive
         in_hand = f"P9: {episode.alive} in hand, width {episode.width}"
-        world.claim(episode.alive <= episode.width or "group" in episode.fan.way, in_hand)
+        world.claim(episode.alive <= episode.width or episode.fan.way in GROUPS, in_hand)
         if episode.fan.streams:
             episode.reads_behind(self.index)
         if not self.plan.sync:
