@@ -208,7 +208,11 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
         if exc_type is GeneratorExit:  # the collector's: its loop is gone
             self._task.lent_to -= 1
             return
-        await self._task.take_back()
+        try:
+            await self._task.take_back()
+        except asyncio.CancelledError:
+            if exc is None or isinstance(exc, Exception | asyncio.CancelledError):
+                raise  # else the nested run raised an exit, which goes before a cancel
 
 
 def remaining() -> float | None:

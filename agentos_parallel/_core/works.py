@@ -152,7 +152,7 @@ async def _called_in_thread(function: Callable[..., Any], *args: Any) -> Any:
         except BaseException as raised:  # carried to the loop, exits included
             outcome.error = raised
         try:
-            loop.call_soon_threadsafe(arrive)
+            loop.call_soon_threadsafe(arrive, context=None if task is None else task.run.context)
         except RuntimeError:  # the loop is closed: there is only the slot to give back
             discard(outcome.value)
             if task is not None:

@@ -52,7 +52,9 @@ async def live(example: Example) -> Story:
         lasting = [episode for episode in world.episodes if not episode.let_go]
         story.works_left = [work for each in lasting for work in each.works if work.alive]
         await asyncio.sleep(AFTERWARDS)
-    story.tasks_at_last = (asyncio.all_tasks() - before) | {task for task in rivals if not task.done()}
+    story.tasks_at_last = (asyncio.all_tasks() - before) | {
+        task for task in rivals if not task.done()
+    }
     return story
 
 

@@ -193,7 +193,9 @@ def came_to_its_end(episode: Episode) -> bool:
     """Its last result was given, if it was a stream: no cancel and no exit came between."""
     error = episode.error
     return not (is_exit(error) or isinstance(error, asyncio.CancelledError)) and (
-        not (isinstance(error, Exception) and episode.parent is not None and episode.fan.reader.pause)
+        not (
+            isinstance(error, Exception) and episode.parent is not None and episode.fan.reader.pause
+        )
         or isinstance(error, Bubble | SourceError | DeadlineExceeded)
     )
 
@@ -214,7 +216,9 @@ def p01_p10_all_succeeded(episode: Episode, claim: Claim) -> None:
     if counts is not None:
         all_drawn = len(episode.drawn) == len(episode.works) and episode.source_error is None
         known = episode.fan.way in GROUPS  # what was never handed over, nobody knows of
-        claim(not counts.all_succeeded or all_drawn or known, "P10: all_succeeded, and not drawn out")
+        claim(
+            not counts.all_succeeded or all_drawn or known, "P10: all_succeeded, and not drawn out"
+        )
         if episode.fan.sized:
             all_done = counts.completed == counts.total
             claim(counts.all_succeeded == all_done, "P1: all_succeeded", counts)
@@ -265,7 +269,12 @@ def p05_a_stop_cancels_what_runs(episode: Episode, claim: Claim) -> None:
         given_up = episode.task_id(work.index) in settled
         for execution in [] if given_up else work.executions:
             through = execution.began < moment - MOMENT and execution.ended > moment + MOMENT
-            if through and not work.plan.fans and not work.plan.sync and "lend" not in work.plan.kind:
+            if (
+                through
+                and not work.plan.fans
+                and not work.plan.sync
+                and "lend" not in work.plan.kind
+            ):
                 seen = any(near(cancel, moment) for cancel in execution.cancels)
                 given_up = any(at + episode.grace < moment + MOMENT for at in execution.cancels)
                 claim(seen or given_up, f"P5, P7: not cancelled at {moment - 1000:g} s:", work)
@@ -440,7 +449,9 @@ def lasts(episode: Episode) -> list[Execution]:
 
 def exit_must_come_out(episode: Episode) -> bool:
     return any(
-        work.last is not None and is_exit(work.last.error) and work.last.ended < episode.ended - MOMENT
+        work.last is not None
+        and is_exit(work.last.error)
+        and work.last.ended < episode.ended - MOMENT
         for work in episode.works
         if work.plan.kind in EXITS and episode.stopped_reading > (work.last or episode).ended
     )
@@ -466,14 +477,18 @@ def is_of_its_reader(episode: Episode) -> bool:
 
 def p06_the_first_error_of_a_race(episode: Episode, claim: Claim) -> None:
     error = episode.error
-    if error is None or isinstance(error, FanOutError | SourceError | DeadlineExceeded | TaskTimeout):
+    if error is None or isinstance(
+        error, FanOutError | SourceError | DeadlineExceeded | TaskTimeout
+    ):
         return
     if isinstance(error, ValueError) and not episode.drawn:
         return
     raised = [execution.error for execution in lasts(episode)]
     claim(any(came_from(error, one) for one in raised), "first: whose error?", repr(error))
     done = list(filter(succeeded_in_time, episode.works))
-    in_time = [w for w in done if w.last and w.last.ended < episode.ended - MOMENT and not w.plan.sync]
+    in_time = [
+        w for w in done if w.last and w.last.ended < episode.ended - MOMENT and not w.plan.sync
+    ]
     claim(not in_time, "first: an error came out, and there is a success:", in_time)
 
 
@@ -502,7 +517,9 @@ def nothing_had_to_come_out(episode: Episode, claim: Claim) -> None:
         return
     won = fan.way in WINNERS and counts.completed
     late = fan.source.slow  # its error has not come out of it before its cleanup ends
-    claim(episode.source_error is None or won or late, "P10: the source raised, and nothing came out")
+    claim(
+        episode.source_error is None or won or late, "P10: the source raised, and nothing came out"
+    )
     if fan.way == "gather" and not fan.return_partial:
         claim(not counts.reason.startswith("its timeout"), "P6: the deadline did not come out")
     if not counts.reason:
@@ -580,7 +597,9 @@ def status_of(error: BaseException | None) -> TaskStatus:
 
 def stopped_by_its_run(work: Work, task: TaskResult[Any]) -> bool:
     """Its status is that of a reason, not of what it did."""
-    own = work.last is not None and task.error is not None and came_from(task.error, work.last.error)
+    own = (
+        work.last is not None and task.error is not None and came_from(task.error, work.last.error)
+    )
     if own:
         return False
     if task.status is TIMEOUT:
@@ -598,7 +617,9 @@ def p05_what_it_did_counts(work: Work, task: TaskResult[Any], claim: Claim) -> N
     lets_through = isinstance(last.error, asyncio.CancelledError)
     in_the_end = work.plan.kind == "cancel itself at the end"
     before_its_next = work.episode.fan.way == "retry"
-    from_thread = (work.plan.sync or work.episode.fan.by_threads) and near(last.ended, task.finished_at)
+    from_thread = (work.plan.sync or work.episode.fan.by_threads) and near(
+        last.ended, task.finished_at
+    )
     claim(lets_through or in_the_end or before_its_next or from_thread,
           f"P5: {work} ended by itself, and is", task)  # fmt: skip
 
@@ -662,7 +683,9 @@ def p04_its_duration_is_that_of_its_attempts(
     claim(task.finished_at >= task.started_at, "P4: ends before it starts:", task)
     took = (task.finished_at - task.started_at) * 1000
     if not retried:
-        claim(near(task.duration_ms, took), f"P4: duration_ms {task.duration_ms}, took {took}:", task)
+        claim(
+            near(task.duration_ms, took), f"P4: duration_ms {task.duration_ms}, took {took}:", task
+        )
     elif not work.plan.sync and not task.abandoned:
         ran = sum(execution.ended - execution.began for execution in work.executions) * 1000
         claim(near(task.duration_ms, ran), f"P4: duration_ms {task.duration_ms}, ran {ran}:", task)

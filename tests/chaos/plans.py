@@ -177,7 +177,15 @@ TASK_TIMEOUTS = st.sampled_from(
     [*[()] * 6, *[(seconds,) for seconds in HALVES[1:8]], (0.5, None, 2.0), (None, 1.0), (3.0, 1.5)]
 )
 THROTTLED = st.sampled_from(
-    [*[()] * 5, *[((0,),)] * 6, ((0,), (1,)), ((), (0,)), ((0, 1),), ((0,), (1, 0), (2,)), ((2, 1), (1, 2))]
+    [
+        *[()] * 5,
+        *[((0,),)] * 6,
+        ((0,), (1,)),
+        ((), (0,)),
+        ((0, 1),),
+        ((0,), (1, 0), (2,)),
+        ((2, 1), (1, 2)),
+    ]
 )
 SOURCES = st.one_of(
     st.sampled_from(SIZED).map(Source),
@@ -275,7 +283,9 @@ def admissible(fan: Fan) -> Fan:
         source = replace(source, kind="list")
     fan = replace(fan, source=source)
     if way in GROUPS:  # which take coroutines, one by one
-        fan = replace(fan, source=Source("list", source.pauses), plans=tuple(map(as_async, fan.plans)))
+        fan = replace(
+            fan, source=Source("list", source.pauses), plans=tuple(map(as_async, fan.plans))
+        )
     if way not in STREAMS:
         fan = replace(fan, reader=Reader())
     if not fan.plans and way in ("first", "race", "merge"):

@@ -230,9 +230,7 @@ class Episode:
     def asked(self, index: int) -> None:
         """P10: one more is asked for, and no more are in hand than the width allows."""
         unfinished = sum(not work.executions or work.alive for work in self.works[:index])
-        self.world.claim(
-            unfinished < self.width, f"P10: drew one more with {unfinished} in hand"
-        )
+        self.world.claim(unfinished < self.width, f"P10: drew one more with {unfinished} in hand")
         if self.fan.streams:
             self.reads_behind()
 

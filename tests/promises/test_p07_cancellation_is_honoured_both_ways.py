@@ -629,3 +629,23 @@ async def test_p07_a_stream_cancelled_between_its_results_is_closed_by_its_scope
                 async with ParallelExecutor().stream([work]) as inner:
                     await anext(inner)
     assert work.ended_at == [began + 5]
+
+
+async def test_an_exit_of_a_nested_run_comes_out_though_the_task_is_cancelled_meanwhile() -> None:
+    throttler = TaskThrottler(1)
+
+    async def leaves() -> None:
+        await asyncio.sleep(1)
+        raise Exit("out")
+
+    async def nests() -> None:
+        await parallel_gather(leaves)
+
+    run = asyncio.ensure_future(
+        parallel_gather(nests, partial(asyncio.sleep, 10), throttler=throttler)
+    )
+    asyncio.get_running_loop().call_later(2, run.cancel)  # while the slot is taken back
+
+    with pytest.raises(Exit, match="out"):
+        await run
+    assert (throttler.active, throttler.waiting) == (0, 0)

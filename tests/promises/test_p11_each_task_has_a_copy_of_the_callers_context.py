@@ -212,3 +212,19 @@ async def test_a_run_leaves_nothing_in_the_callers_context() -> None:
     async with parallel_stream(become, ["x", "y"], timeout=5) as results:
         async for _ in results:
             assert remaining() is None
+
+
+async def test_a_task_that_an_abandoned_thread_held_up_sees_the_callers_context() -> None:
+    release = threading.Event()
+
+    def blocks_first(n: int) -> str:
+        if n == 0:
+            release.wait()
+        return user.get()
+
+    user.set("ada")
+    asyncio.get_running_loop().call_later(5, release.set)
+    result = await parallel_map(blocks_first, [0, 1], max_concurrent=1, task_timeout=1)
+
+    assert result.results[0].abandoned
+    assert result.results[1].result == "ada"
