@@ -291,6 +291,21 @@ async def test_children_may_create_children() -> None:
     assert now() - started == 4
 
 
+async def test_others_may_create_children_while_the_body_waits() -> None:
+    group = TaskGroup()
+
+    async def body() -> None:
+        async with group:
+            group.create_task(after(3, "early"))
+
+    task = asyncio.create_task(body())
+    await asyncio.sleep(1)
+    late = group.create_task(after(5, "late"))
+    await task
+    assert late.result() == "late"
+    assert group.result.total_duration_ms == 6000
+
+
 # What create_task refuses.
 
 
@@ -565,6 +580,35 @@ async def test_a_child_that_is_cancelled_stops_nobody(by_hand: bool) -> None:
     assert not group.result.all_succeeded
 
 
+async def test_a_child_that_swallows_a_cancel_by_hand_completes() -> None:
+    async def swallows() -> str:
+        with suppress(asyncio.CancelledError):
+            await hang()
+        return "went on"
+
+    async with TaskGroup() as group:
+        task = group.create_task(swallows())
+        await settle()
+        task.cancel()
+    assert task.result() == "went on"
+    assert statuses(group) == [COMPLETED]
+
+
+async def test_a_child_that_cancels_itself_in_its_last_step() -> None:
+    async def work() -> str:
+        await asyncio.sleep(1)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "too late"
+
+    async with TaskGroup() as group:
+        task = group.create_task(work())
+    assert task.cancelled()
+    assert statuses(group) == [CANCELLED]
+    assert group.result.results[0].result is None
+
+
 async def test_a_child_cancelled_before_its_first_step() -> None:
     ran: list[int] = []
 
@@ -671,6 +715,25 @@ async def test_awaiting_a_child_that_raised_an_exit_is_a_cancel() -> None:
         async with TaskGroup() as group:
             task = group.create_task(failing_after(1, KeyboardInterrupt()))
     assert task.cancelled()
+
+
+def test_an_exit_comes_out_of_groups_in_groups() -> None:
+    notes: list[str] = []
+
+    async def inner() -> None:
+        async with TaskGroup() as group:
+            group.create_task(cleaning_up(1, notes))
+            group.create_task(failing_after(1, KeyboardInterrupt()))
+            await hang()
+
+    async def main() -> None:
+        async with TaskGroup() as group:
+            group.create_task(inner())
+            group.create_task(cleaning_up(1, notes))
+
+    with pytest.raises(KeyboardInterrupt):
+        run_virtually(main())
+    assert notes == ["tidy", "tidy"]
 
 
 async def test_control_flow_comes_out_bare_and_cancels_nobody() -> None:
@@ -1044,6 +1107,19 @@ async def test_a_limit_may_be_raised_while_children_wait() -> None:
     assert now() - started == 2
 
 
+async def test_a_limit_may_be_lowered_while_children_work() -> None:
+    load, throttler = Gauge(), TaskThrottler(3)
+    async with TaskGroup(throttler=throttler) as group:
+        for _ in range(6):
+            group.create_task(load.work())
+        await asyncio.sleep(0.5)
+        throttler.resize(1)
+        await asyncio.sleep(1)
+        assert load.inside == 1
+    assert group.result.total_duration_ms == 4000
+    assert throttler.active == 0
+
+
 async def test_a_pending_child_that_is_cancelled_leaves_the_queue() -> None:
     throttler = TaskThrottler(1)
     coro = after(1, "never")
@@ -1214,6 +1290,18 @@ async def test_a_childs_timeout_is_its_failure() -> None:
     assert other.result() == "in time"
     assert now() - started == 2
     assert statuses(group) == [TIMEOUT, COMPLETED]
+
+
+async def test_a_function_for_the_timeout_that_raises_fails_its_child() -> None:
+    def seconds_of(task_id: str) -> float:
+        raise KeyError(task_id)
+
+    coro = hang()
+    with pytest.raises(ExceptionGroup) as raised:
+        async with TaskGroup(task_timeout=seconds_of) as group:
+            group.create_task(coro)
+    assert [repr(error) for error in raised.value.exceptions] == ["KeyError('0')"]
+    assert is_closed(coro)
 
 
 async def test_awaiting_a_child_that_timed_out_raises_task_timeout() -> None:

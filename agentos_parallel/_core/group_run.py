@@ -166,12 +166,12 @@ class GroupRun(Run):
     def _task_of(
         self, child: Child, name: str | None, context: Context | None
     ) -> asyncio.Task[Any]:
-        live = child.live()
+        live = child.live() if context is None else _alone(child)
         try:
-            if context is None:
-                with in_task(child):
-                    return self.loop.create_task(live, name=name)
-            return self.loop.create_task(_alone(live, child), name=name, context=context)
+            if context is not None:
+                return self.loop.create_task(live, name=name, context=context)
+            with in_task(child):
+                return self.loop.create_task(live, name=name)
         except BaseException as error:
             live.close()
             child.not_made(error)
@@ -279,9 +279,9 @@ async def _in_one_attempt(work: Coroutine[Any, Any, Any]) -> Any:
         return await work
 
 
-async def _alone(live: Coroutine[Any, Any, Any], child: Child) -> Any:
-    """Run *live* in a context that others may use too: only its own steps are in its task."""
-    return await _in_steps(live, child)
+async def _alone(child: Child) -> Any:
+    """Run *child* in a context that others may use too: only its own steps are in its task."""
+    return await _in_steps(child.live(), child)
 
 
 @coroutine

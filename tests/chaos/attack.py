@@ -1,16 +1,16 @@
 """One example from its start until all has ended, and the checker's word on it.
 
-`python -m tests.chaos.attack EXAMPLES [SEED] [--shrink]` runs so many random ones, and ends with 1 at the
-first that breaks a promise.
+`python -m tests.chaos.attack EXAMPLES [SEED] [--shrink]` runs so many random ones, and ends with 1
+at the first that breaks a promise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
-import logging
 import sys
 from collections.abc import Callable, Iterator
 

@@ -166,7 +166,7 @@ async def threads_left(before: int) -> int:
 
 
 def main() -> int:
-    tasks = int((sys.argv[1:] or [TASKS])[0])
+    tasks = int(sys.argv[1]) if sys.argv[1:] else TASKS
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     return 0 if asyncio.run(soak(tasks, seed)) else 1

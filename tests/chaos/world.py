@@ -163,7 +163,7 @@ class Episode:
         self.world = world
         self.fan = fan
         self.parent = parent
-        self.exact = exact and (parent is None or parent.episode.exact)
+        self.exact: bool = exact and (parent is None or parent.episode.exact)
         self.works = [
             (SyncWork if plan.sync else Work)(self, index, plan)
             for index, plan in enumerate(fan.plans)
@@ -548,11 +548,11 @@ class Work:
 class SyncWork(Work):
     """A work that is a sync function."""
 
-    def __call__(self) -> Any:  # type: ignore[override]  # of another kind
+    def __call__(self) -> Any:
         if self.plan.kind == "call and await":
             self.world.claim(threading.current_thread() is not self.world.thread,
                              "P13: called on the loop")  # fmt: skip
-            coroutine = AwaitedWork.__call__(self)  # type: ignore[arg-type]  # a work like it
+            coroutine = AwaitedWork.__call__(self)
             self.world.coroutines.append(coroutine)
             return coroutine
         execution = self.begin()
@@ -615,8 +615,8 @@ async def at_once(*halves: Coroutine[Any, Any, None]) -> None:
             cancelled = error
             for task in tasks:
                 task.cancel()
-    for error in [*filter(is_exit, errors), *filter(None, [cancelled]), *errors]:
-        raise error
+    for failure in [*filter(is_exit, errors), *filter(None, [cancelled]), *errors]:
+        raise failure
 
 
 def closed(coroutine: Coroutine[Any, Any, Any]) -> bool:
