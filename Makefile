@@ -47,6 +47,10 @@ test-all: ## run all tests on every Python found here, on the lowest and on the 
 			$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version PYTEST_ARGS=--eager-tasks || exit 1; \
 		fi; \
 	done; \
+	echo "== uvloop, where no call may block the loop (the demo reads files)"; \
+	$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv-$${version:-3.13} PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo" || exit 1; \
+	echo "== asyncio's debug mode"; \
+	PYTHONASYNCIODEBUG=1 $(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv-$${version:-3.13} || exit 1; \
 	for edge in lowest newest; do \
 		echo "== the $$edge versions admitted"; \
 		$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv-$$edge STAMP=.$$edge || exit 1; \

@@ -120,7 +120,7 @@ class TaskGroup:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> bool | None:  # and not bool, or type checkers think that it swallows errors
         """Wait for all children; see the class for what comes out."""
         self._exiting = True
         failure = await self._run.leave(exc)
@@ -152,7 +152,7 @@ class TaskGroup:
         Raises:
             RuntimeError: the group was not entered, is shutting down, or is finished; *coro* is
                 closed.
-            TypeError: *coro* is no coroutine.
+            TypeError: *coro* is no coroutine, or *context* no Context.
             Exception: what ``throttler``, as a function, raised.
         """
         refusal = self._refusal()
@@ -162,6 +162,8 @@ class TaskGroup:
         if not asyncio.iscoroutine(coro):
             hint = ": call it" if callable(coro) else ""
             raise TypeError(f"create_task() takes a coroutine, got {shown(coro)}{hint}")
+        if not isinstance(context, Context | None):
+            raise TypeError(f"context must be a contextvars.Context, got {shown(context)}")
         with discarding(coro):
             return self._run.spawn(coro, name, context)
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import select
+import sys
 import threading
-import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -277,8 +278,10 @@ class TaskThrottler:
         Who waits inside ``acquire`` is given the lock before the GIL, and who has the GIL then
         stops for the lock: once begun, such a convoy goes on, at three times the price of a task.
         """
-        while self._lock.locked():
-            time.sleep(0)  # let others run
+        while self._lock.locked() and sys.platform != "win32":
+            # Lets others run for a microsecond. Watchdogs of the event loop take time.sleep() for
+            # a call that blocks; Windows selects among sockets only.
+            select.select((), (), (), 1e-6)
         return self._lock
 
     # What follows is called with the lock held.

@@ -34,6 +34,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run async tests with asyncio.eager_task_factory (Python 3.12 and later)",
     )
     parser.addoption("--uvloop", action="store_true", help="run async tests on uvloop")
+    parser.addoption(
+        "--blockbuster",
+        action="store_true",
+        help="a call in the package that blocks a running event loop is an error",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("blockbuster"):
+        from blockbuster import BlockBuster
+
+        blockbuster = BlockBuster("agentos_parallel")
+        # A sync call on a loop's own thread waits on purpose, and a new thread for its first step.
+        waits = blockbuster.functions["threading.Lock.acquire"]
+        waits.can_block_in("agentos_parallel/_core/threads.py", {"_wait", "start", "_loop_at"})
+        blockbuster.activate()
 
 
 def pytest_asyncio_loop_factories(

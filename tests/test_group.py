@@ -1,6 +1,7 @@
 """The group: what asyncio's TaskGroup does, and the limits, clocks and results that ours adds."""
 
 import asyncio
+import gc
 import inspect
 import logging
 from collections.abc import Callable, Coroutine
@@ -1456,3 +1457,67 @@ async def test_nothing_is_left_after_an_early_end() -> None:
             raise ValueError("no")
     assert not alive()
     assert statuses(group) == [CANCELLED] * 5
+
+
+async def test_a_task_factory_that_raises_leaves_nothing_of_a_context() -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError("no task today")
+
+    async def tries() -> None:
+        loop = asyncio.get_running_loop()
+        factory = loop.get_task_factory()
+        async with TaskGroup(fail_fast=False) as group:
+            loop.set_task_factory(refuse)
+            with suppress(OSError):
+                group.create_task(hang(), context=Context())
+            loop.set_task_factory(factory)
+
+    await tries()
+    gc.collect()
+
+
+async def test_what_is_no_context_is_refused() -> None:
+    coro = hang()
+    async with asyncio.timeout(5), TaskGroup() as group:
+        with pytest.raises(TypeError, match="context"):
+            group.create_task(coro, context="mine")  # type: ignore[arg-type]  # the mistake
+
+
+async def test_a_child_that_stops_its_group_in_its_last_step_has_one_outcome() -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError("no task today")
+
+    async def stops(group: TaskGroup) -> str:
+        await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+        factory = loop.get_task_factory()
+        loop.set_task_factory(refuse)
+        with suppress(OSError):
+            group.create_task(hang())
+        loop.set_task_factory(factory)
+        return "done"
+
+    with pytest.raises(ExceptionGroup):
+        async with TaskGroup() as group:
+            task = group.create_task(stops(group))
+    assert task.cancelled() == (statuses(group)[0] is TaskStatus.CANCELLED)
+
+
+@pytest.mark.parametrize("group_class", [TaskGroup, asyncio.TaskGroup])
+async def test_no_cancel_arrives_after_a_timeout_around_that_took_its_own_back(
+    group_class: type[TaskGroup],
+) -> None:
+    async def fails_in_cleanup() -> None:
+        try:
+            await hang()
+        finally:
+            raise ValueError("late")
+
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.timeout(1), group_class() as group:
+            group.create_task(fails_in_cleanup())
+            await hang()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(1)

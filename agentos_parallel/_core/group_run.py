@@ -82,7 +82,9 @@ class Child(Task):
 
     def ended(self, handle: asyncio.Task[Any]) -> None:
         """Its asyncio.Task has ended, perhaps before it had its slots."""
-        if not handle.cancelled():
+        if handle.cancelled():
+            self.returned = False  # in its last step, perhaps
+        else:
             handle.exception()  # looked at, so that asyncio does not log it
         self._leave_lane()
         super().ended(handle)
@@ -234,6 +236,13 @@ class GroupRun(Run):
             return cancelled or late
         return cancelled
 
+    def _cancel_again(self) -> None:
+        """Have a cancel from outside delivered, unless who cancelled has taken it back."""
+        # Not at once: before 3.13 an uncancel() leaves a cancel that is on its way.
+        if self.body.cancelling() > self._cancels:
+            self.body.uncancel()
+            self.body.cancel()
+
     async def _take_back(self) -> None:
         if self._parent is not None and self._lent:
             self._lent = False
@@ -265,9 +274,8 @@ class GroupRun(Run):
             self.errors += [error, *([] if ended is None else [ended])]
         if not self.errors:
             return cancelled or ended
-        if cancelled is not None and self.body.cancelling() > self._cancels:
-            self.body.uncancel()
-            self.body.cancel()  # errors come first, and the cancel at the next await
+        if cancelled is not None:  # errors come first, and the cancel at the next await
+            self.loop.call_soon(self._cancel_again, context=self.context)
         group = BaseExceptionGroup("unhandled errors in a TaskGroup", self.errors)
         group.__suppress_context__ = True
         return group

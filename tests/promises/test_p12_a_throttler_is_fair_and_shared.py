@@ -246,7 +246,8 @@ async def test_the_slot_of_a_run_alone_idles_never() -> None:
 
 async def test_who_waits_for_slots_takes_no_pass_of_the_loop() -> None:
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualTimeLoop)
+    if not isinstance(loop, VirtualTimeLoop):
+        pytest.skip("counts the passes of a loop of asyncio's")
     throttler, wide = TaskThrottler(1), TaskThrottler(2)
 
     async def stalls() -> AsyncIterator[float]:
