@@ -14,7 +14,13 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import BaseTool
 
-from agentos_parallel import SubAgent, remaining
+from agentos_parallel import (
+    GatherResult,
+    ParallelExecutor,
+    SubAgent,
+    parallel_gather,
+    remaining,
+)
 from tests.adapters.parts import (
     acall,
     alambda,
@@ -309,6 +315,70 @@ async def test_a_sync_call_in_an_async_child_of_a_sync_call() -> None:
     outer = toolbox(*team(it=ask), max_concurrent=1)
 
     assert answers(call(outer["fan_out"], input="x")) == [["A", "B"]]
+
+
+@pytest.mark.parametrize("kind", ["async", "sync", "by turns"])
+def test_calls_in_calls_five_deep_on_one_slot(kind: str) -> None:
+    tools: dict[str, BaseTool] = {}
+
+    def agent_of(depth: int) -> str:
+        return {"async": "a", "sync": "s", "by turns": "as"[depth % 2]}[kind]
+
+    def args(depth: int) -> dict[str, Any]:
+        return {"agent": agent_of(depth), "inputs": [str(depth)] * 2}
+
+    def ask(text: str) -> int:
+        depth = int(text)
+        return sum(answers(call(tools["parallel_map"], **args(depth - 1)))) if depth else 1
+
+    async def aask(text: str) -> int:
+        depth = int(text)
+        return sum(answers(await acall(tools["parallel_map"], **args(depth - 1)))) if depth else 1
+
+    tools.update(toolbox(*team(s=ask, a=aask), max_concurrent=1, timeout=30))
+
+    assert answers(asyncio.run(acall(tools["parallel_map"], **args(5)))) == [32, 32]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_a_work_that_calls_a_tool_lends_its_slot(way: str) -> None:
+    executor, gauge = ParallelExecutor(max_concurrent=1, timeout=20), Gauge()
+
+    async def answer(text: str) -> str:
+        (done,) = (await executor.gather([leaf])).get_results()
+        return f"{text} {done}"
+
+    async def leaf() -> str:
+        with gauge:
+            await asyncio.sleep(0.001)
+        return "answered"
+
+    tool = toolbox(*team(it=answer), max_concurrent=1)["fan_out"]
+
+    async def awork() -> Any:
+        return answers(await acall(tool, input="x"))
+
+    def work() -> Any:
+        return answers(call(tool, input="x"))
+
+    result: GatherResult[Any] = await executor.gather([awork if way == "async" else work] * 3)
+
+    assert result.raise_for_errors().get_results() == [["x answered"]] * 3
+    assert gauge.peak == 1
+    assert repr(executor.throttler) == "<TaskThrottler 0/1 active>"
+
+
+def test_a_sync_call_in_a_work_has_what_is_left_of_the_works_deadline() -> None:
+    async def left(text: str) -> float | None:
+        return remaining()
+
+    tool = toolbox(*team(it=left), timeout=None)["fan_out"]
+
+    def work() -> Any:
+        return answers(call(tool, input="x"))
+
+    ((seconds,),) = asyncio.run(parallel_gather(work, timeout=100)).get_results()
+    assert 50 < seconds <= 100
 
 
 def test_sync_calls_in_async_children_of_calls_that_share_one_slot() -> None:

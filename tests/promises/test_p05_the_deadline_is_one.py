@@ -5,6 +5,7 @@ import copy
 import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -220,6 +221,48 @@ async def test_between_loops_the_deadline_travels_as_seconds_left() -> None:
     [[seconds]] = (await parallel_gather(nest, timeout=100)).get_results()
     assert seconds is not None
     assert 50 < seconds <= 100.001
+
+
+async def test_the_deadline_reaches_through_threads_and_loops_at_every_level() -> None:
+    throttler, left = TaskThrottler(1), list[float | None]()
+
+    async def nest(level: int) -> None:
+        left.append(remaining())
+        if level:
+            await parallel_map(in_thread, [level - 1], timeout=None, throttler=throttler)
+
+    def in_thread(level: int) -> None:
+        left.append(remaining())
+        if level:
+            asyncio.run(parallel_map(nest, [level - 1], timeout=None, throttler=throttler))
+
+    await parallel_map(nest, [5], timeout=100, throttler=throttler)
+    assert len(left) == 6
+    assert all(seconds is not None and 50 < seconds <= 100.001 for seconds in left)
+
+
+@pytest.mark.realtime
+async def test_the_deadline_ends_what_runs_in_the_loop_of_a_thread() -> None:
+    cancelled, ended = list[int](), threading.Event()
+
+    async def hang(number: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.append(number)
+
+    def nest() -> None:
+        try:
+            # By its own deadline or as a run in an abandoned thread, whichever is seen first.
+            with suppress(asyncio.CancelledError):
+                asyncio.run(parallel_map(hang, [1, 2], timeout=None))
+        finally:
+            ended.set()
+
+    result = await parallel_gather(nest, timeout=0.1, throttler=TaskThrottler(1))
+    assert statuses(result) == [TIMEOUT]
+    assert await asyncio.to_thread(ended.wait, 10)
+    assert sorted(cancelled) == [1, 2]
 
 
 async def test_a_nested_run_without_an_outer_deadline_has_its_own() -> None:

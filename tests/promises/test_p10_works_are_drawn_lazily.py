@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from agentos_parallel import (
     parallel_map,
     parallel_stream,
 )
+from tests.pieces import alive, settle
 from tests.ways import Gauge, Results, hang, now, read
 
 COMPLETED, FAILED = TaskStatus.COMPLETED, TaskStatus.FAILED
@@ -315,6 +317,45 @@ async def test_p10_a_list_changed_after_the_call_is_as_it_was() -> None:
     assert (result.total, result.get_results()) == (2, [1, 2])
 
 
+@pytest.mark.parametrize("form", [list, deque, dict])
+@pytest.mark.parametrize("way", ["map", "stream", "gather", "executor's stream", "fan_out"])
+async def test_p10_an_input_that_grows_while_it_is_worked_on_is_as_it_was(
+    form: Callable[[Any], Any], way: str
+) -> None:
+    async def work(_: object = None) -> None:
+        await asyncio.sleep(1)
+        if form is dict:
+            works[f"{len(works)}"] = work
+        else:
+            works.append(work)
+
+    works = form({"a": work, "b": work}.items() if form is dict else [work, work])
+    executor = ParallelExecutor(max_concurrent=1)
+    if way == "map":
+        results = (await parallel_map(work, works)).results
+    elif way == "stream":
+        results = [task async for task in parallel_stream(work, works, max_concurrent=1)]
+    elif way == "gather":
+        results = (await executor.gather(works)).results
+    elif way == "executor's stream":
+        results = [task async for task in executor.stream(works)]
+    else:
+        results = (await fan_out(works)).results
+    assert [task.status for task in results] == [COMPLETED, COMPLETED]
+    assert len(works) == 4
+
+
+async def test_p10_a_generator_over_a_list_that_grows_draws_what_was_added() -> None:
+    pages = [3]
+
+    async def crawl(links: int) -> None:
+        await asyncio.sleep(1)
+        pages.extend([links - 1] * links)
+
+    result = await parallel_map(crawl, (page for page in pages), max_concurrent=1, timeout=None)
+    assert result.total == len(pages) == 1 + 3 + 6 + 6
+
+
 async def test_p10_the_source_is_drawn_in_a_copy_of_the_callers_context() -> None:
     from contextvars import ContextVar
 
@@ -515,6 +556,32 @@ async def test_p10_ordered_a_slow_head_holds_the_others_back() -> None:
         assert started == [0, 0, 1]
         rest = [task.task_id async for task in results]
     assert rest == [str(n) for n in range(1, 21)]
+
+
+@pytest.mark.parametrize("items", BOTH)
+async def test_p10_ordered_behind_a_slow_head_no_more_is_drawn_or_kept(items: Items) -> None:
+    kept: weakref.WeakSet[Any] = weakref.WeakSet()
+    source = Source()
+
+    async def work(number: int) -> Item:
+        await asyncio.sleep(0 if number else 10_000)
+        result = Item()
+        kept.add(result)
+        return result
+
+    stream = parallel_stream(work, numbered(items(source)), max_concurrent=4, ordered=True)
+    async with stream as results:
+        for seconds in (1, 10, 1_000):
+            await asyncio.sleep(seconds)
+            assert len(source.drawn) <= 8
+            assert len(kept) <= 7
+        for number in range(50):
+            task = await anext(results)
+            assert task.task_id == str(number)
+            del task
+            assert len(source.drawn) <= number + 1 + 8
+            assert len(kept) <= 9
+    source.assert_closed_by_its_drawer()
 
 
 async def test_p10_ordered_results_come_as_soon_as_it_is_their_turn() -> None:
@@ -880,6 +947,70 @@ async def test_p10_a_dropped_iterator_stops_its_run_and_closes_its_source(items:
     await asyncio.sleep(100)
     assert len(source.drawn) == drawn
     source.assert_closed_by_its_drawer()
+
+
+@pytest.mark.parametrize("items", BOTH)
+@pytest.mark.parametrize("state", ["at work", "unread", "stalled", "behind a slow head"])
+async def test_p10_nothing_but_its_reader_keeps_an_iterator_alive(items: Items, state: str) -> None:
+    source = Source(stall=1_000 if state == "stalled" else 0)
+
+    async def work(number: int) -> None:
+        await asyncio.sleep(0 if state == "unread" or not number else 1_000)
+
+    async def drawn() -> AsyncIterator[int]:
+        yield 0
+        async for number in numbered(items(source)):
+            yield 0 if state == "behind a slow head" and number % 2 else number + 1
+
+    stream = parallel_stream(work, drawn(), max_concurrent=2, ordered=state == "behind a slow head")
+    await anext(stream)
+    await asyncio.sleep(10)
+    gc.collect()
+    gc.disable()  # the last reference is enough
+    try:
+        alive_ = weakref.ref(stream)
+        del stream
+        assert alive_() is None
+    finally:
+        gc.enable()
+    await settle()
+    assert alive() == set()
+    gc.collect()
+    await settle()
+    assert source.closed == (1 if source.tasks else 0)
+
+
+async def test_p10_a_reader_cancelled_after_any_number_of_steps_leaves_nothing_open() -> None:
+    opened, closed = 0, 0
+
+    async def source() -> AsyncIterator[float]:
+        nonlocal opened, closed
+        opened += 1
+        try:
+            for _ in range(4):
+                await asyncio.sleep(0)
+                yield 0
+        finally:
+            closed += 1
+
+    async def read_all(throttler: TaskThrottler) -> None:
+        async for _ in parallel_stream(asyncio.sleep, source(), throttler=throttler):
+            await asyncio.sleep(0)
+
+    ended, steps = False, 0
+    while not ended:
+        throttler = TaskThrottler(1)
+        reader = asyncio.ensure_future(read_all(throttler))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        ended = reader.done()
+        reader.cancel()
+        await asyncio.wait([reader])
+        await settle()
+        assert (alive(), throttler.active, throttler.waiting) == (set(), 0, 0)
+        assert opened == closed
+        steps += 1
+    assert opened > 10
 
 
 async def test_p10_an_iterator_that_is_kept_goes_no_further_than_its_unread_results() -> None:

@@ -536,6 +536,32 @@ def test_a_throttler_in_use_serves_a_forked_child() -> None:
 @FORK
 @pytest.mark.realtime
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_throttler_that_threads_fight_for_serves_a_forked_child() -> None:
+    throttler, stop = TaskThrottler(2), threading.Event()
+
+    async def fight() -> None:
+        while not stop.is_set():
+            await parallel_map(after_zero, range(9), throttler=throttler)
+
+    def serves() -> bool:
+        result = asyncio.run(parallel_map(is_main, range(5), throttler=throttler, timeout=8))
+        return result.all_succeeded and (throttler.active, throttler.waiting) == (0, 0)
+
+    threads = [threading.Thread(target=lambda: asyncio.run(fight())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(in_child(serves) for _ in range(5))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+    assert (throttler.active, throttler.waiting) == (0, 0)
+
+
+@FORK
+@pytest.mark.realtime
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 async def test_a_child_forked_in_a_sync_task_runs_works_of_its_own() -> None:
     executor = ParallelExecutor(max_concurrent=1, timeout=8)
 
