@@ -4,22 +4,28 @@ import asyncio
 import gc
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentos_parallel import (
+    DeadlineExceeded,
     ParallelExecutor,
     ResultStream,
+    SourceError,
     TaskResult,
     TaskStatus,
     TaskThrottler,
     parallel_gather,
     parallel_stream,
 )
-from tests.virtual_time import VirtualTimeLoop
+from tests.pieces import alive, settle
+from tests.virtual_time import VirtualTimeLoop, run_virtually
 from tests.ways import Factory, Gauge, Results, hang, now, read
 
 COMPLETED, FAILED = TaskStatus.COMPLETED, TaskStatus.FAILED
@@ -578,3 +584,126 @@ async def test_cancelled_while_the_slot_is_taken_back_it_is_closed() -> None:
     assert result.raise_for_errors().completed == 2
     assert now() - began == 1
     assert throttler.active == 0
+
+
+# Whatever its consumer does.
+
+STEPS = st.tuples(
+    st.sampled_from(["read", "sleep", "read within", "read and close", "two read"]),
+    st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+)
+
+
+class Consumer:
+    """Does *steps* with one stream over *source*, and checks as it goes."""
+
+    def __init__(self, source: "Pages", width: int, **settings: Any) -> None:
+        self.source = source
+        self.width = width
+        self.gauge = Gauge()
+        self.seen: Results = []
+        self.settings = settings
+
+    async def consume(self, steps: list[tuple[str, float]], *, close: bool) -> None:
+        stream = parallel_stream(
+            self.gauge.work, self.source.items(), max_concurrent=self.width, **self.settings
+        )
+        for step, seconds in steps:
+            await self.do(step, seconds, stream)
+            assert self.source.drawn <= len(self.seen) + 2 * self.width + 1
+            assert self.gauge.peak <= self.width
+        if close:
+            await stream.aclose()
+
+    async def do(self, step: str, seconds: float, stream: ResultStream[Any]) -> None:
+        if step == "sleep":
+            await asyncio.sleep(seconds)
+        elif step == "read within":
+            began = now()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.read(stream)
+            assert now() - began <= seconds
+        else:
+            others: list[Callable[[], Awaitable[None]]] = []
+            if step == "read and close":
+                others = [stream.aclose]
+            elif step == "two read":
+                others = [partial(self.read, stream)]
+            later = [asyncio.create_task(done_after(seconds, other)) for other in others]
+            await self.read(stream)
+            for task in later:
+                await task
+
+    async def read(self, stream: ResultStream[Any]) -> None:
+        try:
+            self.seen.append(await anext(stream))
+        except (StopAsyncIteration, SourceError, DeadlineExceeded):
+            pass
+        except RuntimeError as error:
+            if "one consumer" not in str(error):
+                raise
+
+
+async def done_after(seconds: float, then: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.sleep(seconds)
+    await then()
+
+
+class Pages:
+    """An async source: endless, or of some pages; it may stall and raise at its end."""
+
+    def __init__(self, pages: int | None, stall: float, *, broken: bool) -> None:
+        self.pages, self.stall, self.broken = pages, stall, broken
+        self.drawn = self.opened = self.closed = 0
+
+    async def items(self) -> AsyncIterator[float]:
+        self.opened += 1
+        try:
+            while self.drawn != self.pages:
+                await asyncio.sleep(self.stall)
+                self.drawn += 1
+                yield [0, 1, 0.5, 30][self.drawn % 4]
+            if self.broken:
+                raise OSError("disk")
+        finally:
+            self.closed += 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    source=st.builds(
+        Pages, st.none() | st.integers(0, 9), st.sampled_from([0, 0.5, 40]), broken=st.booleans()
+    ),
+    width=st.integers(1, 3),
+    throttler=st.none() | st.builds(TaskThrottler, st.integers(1, 2)),
+    timeout=st.sampled_from([None, 2.0, 4.0]),
+    ordered=st.booleans(),
+    steps=st.lists(STEPS, max_size=8),
+    ends=st.tuples(st.booleans(), st.booleans()),
+)
+def test_whatever_a_consumer_does_nothing_is_left(
+    source: Pages,
+    steps: list[tuple[str, float]],
+    ends: tuple[bool, bool],
+    **given: Any,
+) -> None:
+    consumer, throttler, (close, nested) = Consumer(source, **given), given["throttler"], ends
+
+    async def main() -> None:
+        consume = partial(consumer.consume, steps, close=close)
+        if nested:
+            result = await parallel_gather(consume, throttler=throttler, timeout=None)
+            result.raise_for_errors()
+        else:
+            await consume()
+        gc.collect()
+        await settle()
+        assert (alive(), consumer.gauge.inside) == (set(), 0)
+
+    run_virtually(main())
+    assert source.opened == source.closed
+    ids = [task.task_id for task in consumer.seen]
+    assert len(set(ids)) == len(ids)
+    assert not given["ordered"] or ids == [str(n) for n in range(len(ids))]
+    assert throttler is None or (throttler.active, throttler.waiting) == (0, 0)
