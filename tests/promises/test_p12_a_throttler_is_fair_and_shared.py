@@ -497,19 +497,26 @@ def test_a_thread_that_waits_for_a_slot_is_woken_once_and_sleeps_until_then() ->
 
     def serve(thread: int) -> None:
         if thread == 0:
-            while throttler.waiting < 2 * 8:
+            while throttler.waiting < 3 * 8:
                 time.sleep(0.001)
             time.sleep(0.2)
             throttler.release()
             return
         selector = CountingSelector()
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
-            result = runner.run(parallel_gather(nothing, nothing, throttler=throttler))
+            result = runner.run(wait())
         assert result.all_succeeded
         passes.append(selector.passes)
 
     async def nothing() -> None:
         pass
+
+    async def wait() -> GatherResult[None]:
+        async with asyncio.TaskGroup() as group:
+            run = group.create_task(parallel_gather(nothing, nothing, throttler=throttler))
+            async with throttler:
+                pass
+        return run.result()
 
     in_threads(9, serve)
     assert max(passes) <= 30
