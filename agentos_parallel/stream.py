@@ -146,7 +146,6 @@ class ResultStream(Generic[T]):
             return await self._lent_arrival()
         except asyncio.CancelledError as error:  # perhaps while the slots were taken back
             await self._cancelled(error)
-            raise
         finally:
             self._reading = False
 
@@ -222,13 +221,13 @@ class ResultStream(Generic[T]):
                 return await self._arrival()
             except asyncio.CancelledError as error:  # in here: its tasks may have our slots
                 await self._cancelled(error)
-                raise
 
-    async def _cancelled(self, error: asyncio.CancelledError) -> None:
+    async def _cancelled(self, error: asyncio.CancelledError) -> NoReturn:
         """Close it, for its reader was cancelled."""
         self._closed = True
         if not self._told:
             await self._finish(error)
+        raise error
 
     async def _arrival(self) -> TaskResult[T]:
         """Wait for the next result."""

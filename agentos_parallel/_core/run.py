@@ -363,8 +363,7 @@ class Run:
     def _take_in(self) -> None:
         """Fill the lanes, or start to draw."""
         source = self._source
-        if source is None:
-            return
+        assert source is not None  # else there is nothing to take in: see GroupRun
         if isinstance(source, SizedInput):
             try:
                 self.intake.fill(source, self.clocks.started_at)
