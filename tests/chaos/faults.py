@@ -88,8 +88,8 @@ FAULTS = (
     Fault(
         "no lending",
         "_core/nesting.py",
-        "            self.lent_to += 1\n            self.give_up_slots()",
-        "            self.lent_to += 1",
+        "            if not keep:",
+        "            if self.settled:",
     ),
     Fault(
         "a lent slot is not taken back",
@@ -115,8 +115,8 @@ FAULTS = (
     Fault(
         "a slot is lost with a cancelled waiter",
         "throttle.py",
-        "granted.cancelled():\n                self.release()\n            raise\n        except Gen",
-        "granted.cancelled():\n                pass\n            raise\n        except Gen",
+        "                self.release()\n            raise\n        except GeneratorExit:",
+        "                pass\n            raise\n        except GeneratorExit:",
     ),
     Fault(
         "one slot too many",
@@ -133,9 +133,9 @@ FAULTS = (
     Fault(
         "a run never goes to the end of the queue",
         "throttle.py",
-        "                queue[place] = None\n\n    def _notify",
+        "                queue[place] = None\n\n    def _queue_to_serve",
         "                queue[place] = None\n"
-        "                queue.move_to_end(place, last=False)\n\n    def _notify",
+        "                queue.move_to_end(place, last=False)\n\n    def _queue_to_serve",
     ),
     Fault(
         "a cancel is swallowed",
@@ -146,8 +146,8 @@ FAULTS = (
     Fault(
         "a cancel is made up",
         "_core/run.py",
-        '            self._stop_starting("its source raised", TaskStatus.CANCELLED, lambda _: None)',
-        "            self.ledger.leave(asyncio.CancelledError(), 'its source raised')",
+        'self._stop_starting("its source raised", TaskStatus.CANCELLED, lambda _: None)',
+        'self.ledger.leave(asyncio.CancelledError(), "its source raised")',
     ),
     Fault(
         "the second cancel cuts the drain short",
@@ -165,8 +165,8 @@ FAULTS = (
     Fault(
         "the deadline is not inherited",
         "_core/clock.py",
-        "            self.deadline = inherited(self.deadline, clocks.deadline, outer.run.loop, loop)",
-        "",
+        "self.deadline = inherited(self.deadline, clocks.deadline, outer.run.loop, loop)",
+        "pass",
     ),
     Fault(
         "the deadline is not kept",

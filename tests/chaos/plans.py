@@ -209,11 +209,11 @@ def leaves(*, exits: bool) -> st.SearchStrategy[Plan]:
 
 
 @functools.cache
-def themed() -> st.SearchStrategy[list[Plan]]:
+def themed(*, exits: bool) -> st.SearchStrategy[list[Plan]]:
     """Several works of a few kinds."""
     return st.one_of(
         *[st.lists(st.builds(Plan, st.sampled_from(kinds), SECONDS), min_size=2, max_size=6)
-          for kinds in THEMES]
+          for kinds in (*THEMES, *[(*EXITS, "succeed")] * exits)]
     )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def plans(depth: int, *, exits: bool) -> st.SearchStrategy[Plan]:
     fan = fans(depth - 1, exits=exits, most=3)
     one = fan.map(lambda only: (only,))
     # One half can't work while the other has lent the slot of both.
-    half = fan.map(lambda only: replace(only, reader=replace(only.reader, pause=0.0)))
+    half = fan.map(without_pauses)
     nests = st.one_of(
         st.builds(Plan, st.sampled_from(["nest", "nest", "in the cleanup"]), SECONDS, one),
         st.builds(Plan, st.just("nest in a scope"), SOON, one),
@@ -233,6 +233,11 @@ def plans(depth: int, *, exits: bool) -> st.SearchStrategy[Plan]:
         st.builds(Plan, st.just("sync run"), st.just(0.0), one.map(fit_for_a_thread)),
     )
     return st.one_of(leaf, leaf, nests)
+
+
+def without_pauses(fan: Fan) -> Fan:
+    source = Source(fan.source.kind) if fan.way in GROUPS else fan.source
+    return replace(fan, source=source, reader=replace(fan.reader, pause=0.0))
 
 
 def fit_for_a_thread(nested: tuple[Fan, ...]) -> tuple[Fan, ...]:
@@ -262,7 +267,7 @@ def fans(depth: int, *, exits: bool = False, most: int = 7) -> st.SearchStrategy
     drawn = st.builds(
         Fan,
         way=st.sampled_from(WAYS + GROUPS),
-        plans=st.one_of(several, several, several, themed()).map(tuple),
+        plans=st.one_of(several, several, several, themed(exits=exits)).map(tuple),
         source=SOURCES,
         max_concurrent=st.sampled_from([1, 1, 2, 2, 3, None]),
         timeout=MAYBE,

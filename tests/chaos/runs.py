@@ -233,6 +233,13 @@ def stops_reading(episode: Episode) -> None:
     episode.stopped_reading = min(episode.stopped_reading, episode.world.now())
 
 
+async def until_it_lends(episode: Episode, pause: float) -> None:
+    """Before its first child a group lends nothing: its body is work with a slot."""
+    parent = episode.parent
+    alone = parent is not None and parent.plan.kind != "two at once"
+    await (parent.work(pause) if alone and parent is not None else asyncio.sleep(pause))
+
+
 async def group(episode: Episode) -> None:
     """A TaskGroup, strict or not, whose body pauses between its children."""
     settings = options(episode, fail_fast=episode.fan.way == "group")
@@ -241,7 +248,8 @@ async def group(episode: Episode) -> None:
     try:
         async with children:
             for work in episode.works:
-                await asyncio.sleep(pauses[work.index % len(pauses)])
+                pause = pauses[work.index % len(pauses)]
+                await (asyncio.sleep(pause) if work.index else until_it_lends(episode, pause))
                 episode.drawn.append(episode.world.now())
                 coroutine = work()
                 episode.world.coroutines.append(coroutine)

@@ -242,9 +242,9 @@ class Episode:
         settled = [w for w in self.works if w.executions and w.executions[-1].ended < now]
         unread = [w for w in settled if self.task_id(w.index) not in read]
         head = self.fan.way == "ordered" and index == len(read)
-        self.world.claim(
-            len(unread) < self.width or head, f"P10: goes on with {len(unread)} unread"
-        )
+        # A reader in a work may have one in hand while it waits for its slot.
+        behind = len(unread) - (self.parent is not None)
+        self.world.claim(behind < self.width or head, f"P10: goes on with {behind} unread")
 
     def fails_here(self, drawn: int) -> None:
         if self.fan.source.raises == drawn:
@@ -615,8 +615,8 @@ async def at_once(*halves: Coroutine[Any, Any, None]) -> None:
             cancelled = error
             for task in tasks:
                 task.cancel()
-    for failure in [*filter(is_exit, errors), *filter(None, [cancelled]), *errors]:
-        raise failure
+    for first in [*filter(is_exit, errors), *filter(None, [cancelled]), *errors]:
+        raise first
 
 
 def closed(coroutine: Coroutine[Any, Any, Any]) -> bool:
