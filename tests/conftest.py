@@ -7,6 +7,7 @@ a thread at work behind fails, unless it is marked `leaky`.
 
 import asyncio
 import functools
+import os
 import sys
 import threading
 import time
@@ -42,6 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("PYTHONASYNCIODEBUG"):
+        config.option.asyncio_debug = True  # pytest-asyncio would switch it off
     if config.getoption("blockbuster"):
         from blockbuster import BlockBuster
 

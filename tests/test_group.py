@@ -1521,3 +1521,38 @@ async def test_no_cancel_arrives_after_a_timeout_around_that_took_its_own_back(
     assert task is not None
     assert task.cancelling() == 0
     await asyncio.sleep(1)
+
+
+async def test_a_cancel_that_is_on_its_way_at_the_entrance_comes_out() -> None:
+    async def enters() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        async with TaskGroup() as group:
+            children.append(group.create_task(hang()))
+        return "completed"
+
+    children: list[asyncio.Task[None]] = []
+    task = asyncio.create_task(enters())
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert children[0].cancelled()
+
+
+async def test_a_cancel_that_the_body_swallowed_is_delivered_again_after_errors() -> None:
+    async def swallows() -> str:
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup() as group:
+                with suppress(asyncio.CancelledError):
+                    await hang()
+                group.create_task(failing_after(1, ValueError("x")))
+        await asyncio.sleep(1)
+        return "went on"
+
+    task = asyncio.create_task(swallows())
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()

@@ -122,7 +122,8 @@ class GroupRun(Run):
     def enter(self, body: asyncio.Task[Any]) -> None:
         """Open the run around what follows in *body*, the asyncio.Task that calls."""
         self.body = body
-        self._cancels = body.cancelling()
+        # One that is on its way will arrive in here: it is from outside, and to come out.
+        self._cancels = body.cancelling() - _is_on_its_way(body)
         self.open()
 
     def spawn(
@@ -218,12 +219,12 @@ class GroupRun(Run):
         if error is not None:
             what = f"its body raised {type(error).__name__}"
             self._hurry(what if cancelled is None else CALLER_CANCELLED)
-        # A cancel of ours that the body had no await for arrives at the first one here.
-        on_its_way = self._body_cancelled and cancelled is None
+        ours_comes = False
         if self._body_cancelled and self.body.uncancel() <= self._cancels:
             cancelled = None
-        while on_its_way or not self.over:
-            on_its_way = False
+            ours_comes = _is_on_its_way(self.body)  # the body had no await for it
+        while ours_comes or not self.over:
+            ours_comes = False
             try:
                 await (asyncio.sleep(0) if self.over else self.waiter())
             except asyncio.CancelledError as late:
@@ -274,11 +275,17 @@ class GroupRun(Run):
             self.errors += [error, *([] if ended is None else [ended])]
         if not self.errors:
             return cancelled or ended
-        if cancelled is not None:  # errors come first, and the cancel at the next await
+        if self.body.cancelling() > self._cancels:
+            # Errors come first, and the cancel at the next await.
             self.loop.call_soon(self._cancel_again, context=self.context)
         group = BaseExceptionGroup("unhandled errors in a TaskGroup", self.errors)
         group.__suppress_context__ = True
         return group
+
+
+def _is_on_its_way(task: asyncio.Task[Any]) -> bool:
+    """Whether *task* will be cancelled at its next await."""
+    return getattr(task, "_must_cancel", False)  # there is no public word for it
 
 
 async def _in_one_attempt(work: Coroutine[Any, Any, Any]) -> Any:
