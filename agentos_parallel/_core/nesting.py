@@ -83,9 +83,9 @@ class Lender(ABC):
                 self.give_up_slots()
 
     def idle_slots(self) -> None:
-        """Nothing of the task works with its slots: if they are lent, others have them now."""
+        """If nothing works with the slots any more, and they are lent, others have them now."""
         with _lock:
-            if self.lent_to:
+            if self.lent_to and not self.slots_in_use():
                 self.give_up_slots()
 
     async def take_back(self) -> None:

@@ -162,8 +162,7 @@ class Task(Lender):
         """One of its threads has ended; *stray*: nobody waited for it any more."""
         self.threads -= 1
         self.strays -= stray
-        if not self.strays:
-            self.idle_slots()
+        self.idle_slots()
         if self._thread_waiter is not None and not self._thread_waiter.done():
             self._thread_waiter.set_result(None)
         if self.handle is None and not self.threads:
