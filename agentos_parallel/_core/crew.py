@@ -87,7 +87,8 @@ class Crew:
         """Count *task*, and start the next with its slots; the success path is flat for speed."""
         now = self._loop.time()
         result, lane, intake = task.result, task.lane, self._run.intake
-        if self.due.pop(task, None) is not None:
+        if result.status is _RUNNING:
+            del self.due[task]
             if task.attempt_at is not None:
                 result.duration_ms += (now - task.attempt_at) * 1000
             if task.returned:

@@ -99,6 +99,7 @@ class Child(Task):
         if self.result.status is _PENDING:
             self.result.queued_ms = (self.run.loop.time() - self.drawn[3]) * 1000
             self.lane.remove(self.drawn)
+            self.result.status = _RUNNING  # to the crew it is one more that has ended
 
 
 class GroupRun(Run):

@@ -729,7 +729,7 @@ async def test_an_abandoned_thread_keeps_its_slot_until_it_ends(blocked: threadi
 async def test_in_its_own_run_too_the_next_work_waits_for_an_abandoned_thread(
     blocked: threading.Event,
 ) -> None:
-    timer = threading.Timer(0.0625, blocked.set)
+    timer = threading.Timer(0.5, blocked.set)
     timer.start()
     result: GatherResult[Any] = await parallel_gather(
         blocked.wait, lambda: blocked.is_set(), max_concurrent=1, task_timeout=0.01
