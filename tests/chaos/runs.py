@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any
@@ -186,11 +185,14 @@ async def read_as_planned(episode: Episode, results: ResultStream[Any]) -> None:
         return
     if reader.ending == "time out":
         due = episode.world.now() + reader.after + 1
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(reader.after + 1):
                 await read(episode, results)
-        if episode.world.now() >= due:
-            episode.stopped_reading = due
+        except TimeoutError:
+            pass
+        finally:  # also where it is cancelled in the drain
+            if episode.world.now() >= due:
+                episode.stopped_reading = due
         if reader.pause:
             await results.aclose()
     elif reader.ending == "break":
@@ -220,10 +222,13 @@ async def read(episode: Episode, results: ResultStream[Any], most: int | None = 
     """Read so many results and pause after each; a pause of a work is work with a slot."""
     parent, pause = episode.parent, episode.fan.reader.pause
     while most is None or len(episode.results) < most:
+        episode.reading = True
         try:
             task = await anext(results)
         except StopAsyncIteration:
             return
+        finally:
+            episode.reading = False
         episode.results.append(task)
         if pause and episode.exact:
             await (asyncio.sleep(pause) if parent is None else parent.work(pause))

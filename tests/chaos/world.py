@@ -176,6 +176,7 @@ class Episode:
         self.began = self.ended = math.inf
         self.stopped_reading = math.inf
         self.dropped = False
+        self.reading = False  # its reader waits for a result
         self.own: TaskThrottler | None = None  # of an executor that was given none
         self.alive = 0
         self.left_alive: list[Work] = []
@@ -242,8 +243,8 @@ class Episode:
         settled = [w for w in self.works if w.executions and w.executions[-1].ended < now]
         unread = [w for w in settled if self.task_id(w.index) not in read]
         head = self.fan.way == "ordered" and index == len(read)
-        # A reader in a work may have one in hand while it waits for its slot.
-        behind = len(unread) - (self.parent is not None)
+        # Who asks for one may have it in hand: it waits for its slot, or starts the next first.
+        behind = len(unread) - self.reading
         self.world.claim(behind < self.width or head, f"P10: goes on with {behind} unread")
 
     def fails_here(self, drawn: int) -> None:
