@@ -670,7 +670,7 @@ class Pages:
             self.closed += 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     source=st.builds(
         Pages, st.none() | st.integers(0, 9), st.sampled_from([0, 0.5, 40]), broken=st.booleans()
@@ -697,7 +697,7 @@ def test_whatever_a_consumer_does_nothing_is_left(
             result.raise_for_errors()
         else:
             await consume()
-        gc.collect()
+        gc.collect(1)
         await settle()
         assert (alive(), consumer.gauge.inside) == (set(), 0)
 
