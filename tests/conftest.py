@@ -17,7 +17,8 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.virtual_time import VirtualTimeLoop, threads_at_work
+from tests import virtual_time
+from tests.virtual_time import threads_at_work
 
 collect_ignore = ["benchmarks", "typing"]
 
@@ -34,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run async tests with asyncio.eager_task_factory (Python 3.12 and later)",
     )
-    parser.addoption("--uvloop", action="store_true", help="run async tests on uvloop")
+    parser.addoption("--uvloop", action="store_true", help="run all event loops on uvloop")
     parser.addoption(
         "--blockbuster",
         action="store_true",
@@ -45,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PYTHONASYNCIODEBUG"):
         config.option.asyncio_debug = True  # pytest-asyncio would switch it off
+    if config.getoption("uvloop"):
+        import uvloop
+
+        from tests.virtual_uvloop import VirtualUvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        virtual_time.new_loop = VirtualUvloop
     if config.getoption("blockbuster"):
         from blockbuster import BlockBuster
 
@@ -59,19 +67,9 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     eager: bool = config.getoption("eager_tasks")
-    realtime, virtual = loop_classes(with_uvloop=config.getoption("uvloop"))
     if item.get_closest_marker("realtime"):
-        return {"realtime": functools.partial(make_loop, realtime, eager)}
-    return {"virtual": functools.partial(make_loop, virtual, eager)}
-
-
-def loop_classes(*, with_uvloop: bool) -> tuple[LoopFactory, LoopFactory]:
-    """The loops of real and of virtual time."""
-    if not with_uvloop:
-        return asyncio.new_event_loop, VirtualTimeLoop
-    from tests.virtual_uvloop import Uvloop, VirtualUvloop
-
-    return Uvloop, VirtualUvloop
+        return {"realtime": functools.partial(make_loop, asyncio.new_event_loop, eager)}
+    return {"virtual": functools.partial(make_loop, virtual_time.new_loop, eager)}
 
 
 def make_loop(factory: LoopFactory, eager: bool) -> asyncio.AbstractEventLoop:

@@ -22,8 +22,9 @@ from agentos_parallel import (
     parallel_map,
     remaining,
 )
+from tests import virtual_time
 from tests.pieces import Stubborn, after, alive, failing_after, now, settle
-from tests.virtual_time import VirtualTimeLoop, run_virtually
+from tests.virtual_time import run_virtually
 from tests.ways import Gauge, hang
 
 PENDING, RUNNING = TaskStatus.PENDING, TaskStatus.RUNNING
@@ -685,7 +686,7 @@ def test_an_exit_of_a_child_comes_out_after_the_drain(
 
 
 def run_until_complete(main: Coroutine[Any, Any, Any]) -> None:
-    loop = VirtualTimeLoop()
+    loop = virtual_time.new_loop()
     try:
         loop.run_until_complete(main)
     finally:

@@ -24,8 +24,9 @@ from agentos_parallel import (
     parallel_gather,
     parallel_stream,
 )
+from tests import virtual_time
 from tests.pieces import alive, settle
-from tests.virtual_time import VirtualTimeLoop, run_virtually
+from tests.virtual_time import run_virtually
 from tests.ways import Factory, Gauge, Results, hang, now, read
 
 COMPLETED, FAILED = TaskStatus.COMPLETED, TaskStatus.FAILED
@@ -452,7 +453,7 @@ async def test_collected_in_another_thread_it_is_stopped_all_the_same() -> None:
 
 @pytest.mark.leaky
 def test_collected_after_its_loop_has_closed_it_is_quiet() -> None:
-    loop = VirtualTimeLoop()
+    loop = virtual_time.new_loop()
     stream: ResultStream[Any] | None = parallel_stream(after, [1, 50])
     assert stream is not None
     loop.run_until_complete(anext(stream))

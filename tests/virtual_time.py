@@ -136,7 +136,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._ending or any(not call.done() for call in self._calls)
 
 
+new_loop: Callable[[], asyncio.AbstractEventLoop] = VirtualTimeLoop
+"""Makes the loop of a test; with `--uvloop` tests/conftest.py puts another in its place."""
+
+
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:
     """Do what asyncio.run does, on a virtual clock: for tests that are no coroutines themselves."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(main)

@@ -21,8 +21,8 @@ from agentos_parallel import (
     parallel_gather,
     remaining,
 )
+from tests import virtual_time
 from tests.pieces import Stubborn, after, alive, failing_after, now, settle
-from tests.virtual_time import VirtualTimeLoop
 from tests.ways import Gauge, hang
 
 PENDING, RUNNING = TaskStatus.PENDING, TaskStatus.RUNNING
@@ -456,7 +456,7 @@ async def test_a_generator_closed_in_the_group_cancels_its_children() -> None:
 
 
 def test_a_body_closed_after_its_loop_breaks_nothing() -> None:
-    loop, group, child = VirtualTimeLoop(), TaskGroup(), hang()
+    loop, group, child = virtual_time.new_loop(), TaskGroup(), hang()
 
     async def main() -> Coroutine[Any, Any, None]:
         coro = body()

@@ -28,8 +28,9 @@ from agentos_parallel._core.nesting import lent
 from agentos_parallel._core.run import Run
 from agentos_parallel._core.sources import SizedInput
 from agentos_parallel.settings import Settings
+from tests import virtual_time
 from tests.pieces import Stubborn, after, alive, now, settle
-from tests.virtual_time import VirtualTimeLoop, run_virtually
+from tests.virtual_time import run_virtually
 
 
 async def left() -> float | None:
@@ -389,7 +390,7 @@ def test_tasks_of_a_closed_loop_that_await_nested_runs_hold_no_slot() -> None:
     async def parent() -> None:
         await parallel_gather(partial(after, 100, None))
 
-    loop = VirtualTimeLoop()
+    loop = virtual_time.new_loop()
     loop.set_exception_handler(lambda *_: None)  # tasks were destroyed: that is what happens here
     main = loop.create_task(parallel_gather(parent, parent, throttler=throttler, timeout=None))
     loop.call_later(1, loop.stop)
@@ -417,7 +418,7 @@ def test_a_task_of_a_closed_loop_that_takes_its_slots_back_keeps_none() -> None:
     async def parent() -> None:
         await parallel_gather(child)
 
-    loop = VirtualTimeLoop()
+    loop = virtual_time.new_loop()
     loop.set_exception_handler(lambda *_: None)  # tasks were destroyed: that is what happens here
     main = loop.create_task(
         parallel_gather(parent, throttler=lambda _: (narrow, wide), timeout=None)

@@ -29,8 +29,9 @@ from agentos_parallel import (
     parallel_map,
     parallel_stream,
 )
+from tests import virtual_time
 from tests.pieces import Stubborn, after, alive, failing_after, now, settle
-from tests.virtual_time import VirtualTimeLoop, run_virtually
+from tests.virtual_time import run_virtually
 
 HOUR = 3600.0
 
@@ -137,7 +138,7 @@ async def test_a_timeout_around_the_call_comes_out_after_the_drain() -> None:
 def test_an_exit_in_a_task_leaves_none_alive_under_run_until_complete(
     ending: type[BaseException],
 ) -> None:
-    loop, work = VirtualTimeLoop(), Patient()
+    loop, work = virtual_time.new_loop(), Patient()
     with pytest.raises(ending):
         loop.run_until_complete(parallel_gather(work, failing_after(1, ending()), work))
     assert work.started == work.ended == 2
@@ -160,7 +161,7 @@ def test_an_exit_in_a_task_leaves_none_alive_under_run(ending: type[BaseExceptio
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
 def test_an_exit_in_a_task_of_a_stream_leaves_none_alive(ending: type[BaseException]) -> None:
-    loop, work = VirtualTimeLoop(), Patient()
+    loop, work = virtual_time.new_loop(), Patient()
 
     async def read() -> None:
         works: list[Any] = [work, partial(failing_after, 1, ending()), work]
@@ -175,7 +176,7 @@ def test_an_exit_in_a_task_of_a_stream_leaves_none_alive(ending: type[BaseExcept
 
 
 def test_an_exit_in_a_thread_leaves_none_alive() -> None:
-    loop, work = VirtualTimeLoop(), Patient()
+    loop, work = virtual_time.new_loop(), Patient()
 
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -189,7 +190,7 @@ def test_an_exit_in_a_thread_leaves_none_alive() -> None:
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
 def test_an_exit_in_a_source_leaves_none_alive(ending: type[BaseException]) -> None:
-    loop, work = VirtualTimeLoop(), Patient()
+    loop, work = virtual_time.new_loop(), Patient()
 
     def items() -> Iterator[int]:
         yield from (1, 2)
@@ -203,7 +204,7 @@ def test_an_exit_in_a_source_leaves_none_alive(ending: type[BaseException]) -> N
 
 
 def test_an_exit_in_a_nested_run_leaves_none_alive_on_any_level() -> None:
-    loop, work = VirtualTimeLoop(), Patient()
+    loop, work = virtual_time.new_loop(), Patient()
 
     async def nest() -> None:
         await parallel_gather(work, failing_after(1, KeyboardInterrupt()))

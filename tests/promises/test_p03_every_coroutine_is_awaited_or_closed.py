@@ -27,8 +27,8 @@ from agentos_parallel import (
     parallel_map,
     parallel_stream,
 )
+from tests import virtual_time
 from tests.pieces import after, agen, alive, failing_after, settle
-from tests.virtual_time import VirtualTimeLoop
 
 
 class Works:
@@ -98,7 +98,7 @@ async def test_the_losers_of_a_race_are_closed(works: Works) -> None:
 
 
 def test_at_an_exit_the_works_left_out_are_closed(works: Works) -> None:
-    loop = VirtualTimeLoop()
+    loop = virtual_time.new_loop()
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(
             parallel_gather(

@@ -17,7 +17,8 @@ from agentos_parallel import (
     parallel_map,
     parallel_stream,
 )
-from tests.virtual_time import VirtualTimeLoop, run_virtually
+from tests import virtual_time
+from tests.virtual_time import run_virtually
 from tests.ways import WAYS, Factory, Gauge, Results, Way, hang, now, read
 
 COMPLETED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.CANCELLED
@@ -556,7 +557,7 @@ def run_asyncio(main: Coroutine[Any, Any, Any]) -> None:
 
 
 def run_until_complete(main: Coroutine[Any, Any, Any]) -> None:
-    loop = VirtualTimeLoop()
+    loop = virtual_time.new_loop()
     try:
         loop.run_until_complete(main)
     finally:
