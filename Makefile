@@ -36,10 +36,10 @@ test: $(VENV)/.test ## run the tests on one Python, with coverage
 	$(BIN)/python -m pytest -m "not server and not slow and not chaos" --cov --cov-report=term $(PYTEST_ARGS)
 
 test-all: ## run all tests on every Python found here, on the lowest and on the newest versions admitted
-	@found=; for version in $(VERSIONS); do \
+	@found=; newest=; for version in $(VERSIONS); do \
 		python=$$($(call find_python,$$version)); \
 		if [ -z "$$python" ]; then echo "== no Python $$version here: left out"; continue; fi; \
-		found=$$python; \
+		found=$$python; newest=-$$version; \
 		echo "== Python $$version"; \
 		$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version || exit 1; \
 		if [ $$version = 3.12 ]; then \
@@ -48,9 +48,9 @@ test-all: ## run all tests on every Python found here, on the lowest and on the 
 		fi; \
 	done; \
 	echo "== uvloop, where no call may block the loop (the demo reads files)"; \
-	$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv-$${version:-3.13} PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo" || exit 1; \
+	$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo" || exit 1; \
 	echo "== asyncio's debug mode"; \
-	PYTHONASYNCIODEBUG=1 $(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv-$${version:-3.13} || exit 1; \
+	PYTHONASYNCIODEBUG=1 $(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest || exit 1; \
 	for edge in lowest newest; do \
 		echo "== the $$edge versions admitted"; \
 		$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv-$$edge STAMP=.$$edge || exit 1; \

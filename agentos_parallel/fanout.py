@@ -342,7 +342,8 @@ def _first_error(gathered: GatherResult[Any]) -> BaseException:
         notes[:] = [note for note in notes if not note.startswith(_NOTE)]
     with suppress(AttributeError, TypeError):  # an exception that takes no attributes
         error.add_note(_NOTE + (_told(gathered, leave_out=key) or "none"))
-    if isinstance(error, ParallelError):
+    # One that ended a nested run has that run's finished work.
+    if isinstance(error, ParallelError) and error.result is None:
         error.result = gathered
     return error
 

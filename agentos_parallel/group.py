@@ -89,6 +89,7 @@ class TaskGroup:
             also=None if max_concurrent is None else TaskThrottler(max_concurrent),
         )
         self._run = GroupRun(settings)
+        self._result = self._run.ledger.counts
         self._entered = False
         self._exiting = False
 
@@ -98,7 +99,7 @@ class TaskGroup:
 
         Until then tasks are PENDING (they wait for their slots) or RUNNING too.
         """
-        return self._run.ledger.counts
+        return self._result
 
     async def __aenter__(self) -> Self:
         """Start the group's clock.

@@ -18,11 +18,11 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import TracebackType
 
+from agentos_parallel import still
 from agentos_parallel.arguments import strict_call
 from agentos_parallel.checks import whole_number
 from agentos_parallel.results import TaskStatus
@@ -213,7 +213,7 @@ class TaskThrottler:
             place.wants -= taken
             if place.wants > 0:
                 queue[place] = None
-                if _still:
+                if still.loops:
                     self._serve()  # those before it may be unable to use what is free
         if self._collected:  # pragma: no cover - came from another thread while we had the lock
             self._serve_collected()
@@ -305,13 +305,13 @@ class TaskThrottler:
 
     def _queue_to_serve(self) -> OrderedDict[Place, None] | None:
         """The queue whose first place is next: one in a loop that does not stand still."""
-        if not _still:
+        if not still.loops:
             return self._urgent or self._queue
         for queue in (self._urgent, self._queue):
-            place = next((place for place in queue if not _passed_over(place.loop, self)), None)
-            if place is not None:
-                queue.move_to_end(place, last=False)
-                return queue
+            for place in queue:
+                if not still.passed_over(place.loop, self):
+                    queue.move_to_end(place, last=False)
+                    return queue
         return None
 
     def _notify(self, place: Place) -> bool:
@@ -335,11 +335,17 @@ class TaskThrottler:
         for place in list(self._undelivered):
             if place.loop.is_closed():
                 self._take_back(place)
-            elif _still and _passed_over(place.loop, self) and (slots := self._take_back(place)):
-                place.wants += slots
-                queue = self._urgent if place.front else self._queue
-                queue[place] = None
-                queue.move_to_end(place, last=False)
+            elif still.loops and still.passed_over(place.loop, self):
+                self._put_back(place)
+
+    def _put_back(self, place: Place) -> None:
+        """Have *place* wait on at the head of its queue for what was on its way to it."""
+        slots = self._take_back(place)
+        if slots:  # and not just word of a resize
+            place.wants += slots
+            queue = self._urgent if place.front else self._queue
+            queue[place] = None
+            queue.move_to_end(place, last=False)
 
     def _take_back(self, place: Place) -> int:
         slots, place.undelivered = place.undelivered, 0
@@ -356,51 +362,11 @@ class TaskThrottler:
         place.grant(slots)
 
 
-# Loops that stand still until a run elsewhere has ended, with the throttlers that passed them over.
-_still: dict[asyncio.AbstractEventLoop, set[TaskThrottler]] = {}
-_still_lock = threading.Lock()
-
-
-@contextmanager
-def standing_still() -> Iterator[None]:
-    """The loop that runs in this thread, if one does, waits in here for a run in another loop.
-
-    Slots go to those who can use them meanwhile: that run may need the very ones that would be on
-    their way to this loop.
-    """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        yield
-        return
-    try:
-        with _still_lock:
-            _still[loop] = set()
-        yield
-    finally:
-        with _still_lock:
-            passed_over = _still.pop(loop, ())
-        for throttler in passed_over:
-            throttler.serve()
-
-
-def _passed_over(loop: asyncio.AbstractEventLoop, throttler: TaskThrottler) -> bool:
-    """Whether *loop* stands still; *throttler* serves it when it goes on."""
-    with _still_lock:
-        if loop not in _still:
-            return False
-        _still[loop].add(throttler)
-        return True
-
-
 _throttlers: weakref.WeakSet[TaskThrottler] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     """A forked child has none of the threads that held or waited for slots."""
-    global _still_lock  # noqa: PLW0603 - a lock that another thread held at the fork
-    _still_lock = threading.Lock()
-    _still.clear()
     for throttler in _throttlers:
         throttler._lock = threading.Lock()
         throttler._active = 0

@@ -25,7 +25,7 @@ from agentos_parallel._core.sources import Drawn
 from agentos_parallel._core.stop import rule_of
 from agentos_parallel._core.task import Task, attempt, is_control_flow
 from agentos_parallel._core.works import begin
-from agentos_parallel.results import TaskResult, TaskStatus
+from agentos_parallel.results import GatherResult, TaskResult, TaskStatus
 from agentos_parallel.settings import Settings
 
 _PENDING, _RUNNING, _CANCELLED = TaskStatus.PENDING, TaskStatus.RUNNING, TaskStatus.CANCELLED
@@ -37,7 +37,7 @@ class Child(Task):
     """A task whose asyncio.Task is there before its slots, and waits for them inside.
 
     Attributes:
-        drawn: its entry in the lane.
+        since: when it was handed over (loop time).
     """
 
     attempt_at = None
@@ -49,7 +49,12 @@ class Child(Task):
         self.index = index
         self.item = item
         self.result = TaskResult(str(index))
-        self.drawn: Drawn = (index, self.result.task_id, self, since)
+        self.since = since
+
+    @property
+    def drawn(self) -> Drawn:
+        """Its entry in the lane."""
+        return self.index, self.result.task_id, self, self.since
 
     async def live(self) -> Any:
         """Wait for the slots and run the work; its outcome is the asyncio.Task's too."""
@@ -75,7 +80,7 @@ class Child(Task):
         result = self.result
         result.status = _RUNNING
         result.started_at = now
-        result.queued_ms = (now - self.drawn[3]) * 1000
+        result.queued_ms = (now - self.since) * 1000
         self.start_clock(now)
         if self._admitted is not None and not self._admitted.done():
             self._admitted.set_result(None)
@@ -97,7 +102,7 @@ class Child(Task):
 
     def _leave_lane(self) -> None:
         if self.result.status is _PENDING:
-            self.result.queued_ms = (self.run.loop.time() - self.drawn[3]) * 1000
+            self.result.queued_ms = (self.run.loop.time() - self.since) * 1000
             self.lane.remove(self.drawn)
             self.result.status = _RUNNING  # to the crew it is one more that has ended
 
@@ -162,7 +167,8 @@ class GroupRun(Run):
             self._drop()
             raise
         failure = self._failure(error, cancelled)
-        self.errors = []
+        # A run is in cycles, and what its children gave doesn't wait for the collector.
+        self.errors, self.ledger.counts = [], GatherResult()
         return failure
 
     # The children.

@@ -176,12 +176,6 @@ class in_task:  # noqa: N801 - reads as a phrase: with in_task(child)
         current.reset(self._token)
 
 
-def lender() -> Task | None:
-    """The task we are in, unless it is over."""
-    task = current.get()
-    return None if task is None or task.settled else task
-
-
 class lent:  # noqa: N801 - reads as a verb: async with lent()
     """Lend the task's slots while the block waits; they are taken back after it.
 
@@ -192,7 +186,8 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
 
     async def __aenter__(self) -> None:
         """Give the slots to others."""
-        self._task = lender()
+        task = current.get()
+        self._task = None if task is None or task.settled else task
         if self._task is not None:
             self._task.lend()
 

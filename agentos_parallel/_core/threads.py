@@ -18,7 +18,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from agentos_parallel.throttle import standing_still
+from agentos_parallel.still import standing_still
 
 logger = logging.getLogger("agentos_parallel")
 

@@ -17,6 +17,7 @@ from typing import Any
 from agentos_parallel import (
     DeadlineExceeded,
     FanOutError,
+    ParallelError,
     SourceError,
     TaskResult,
     TaskStatus,
@@ -338,6 +339,13 @@ def out_of_reach_at(episode: Episode, k: int) -> float:
     return lost[len(episode.works) - k]
 
 
+def p06_an_error_keeps_its_result(episode: Episode, claim: Claim) -> None:
+    """Also where it passes through a run around."""
+    error, result = episode.error, episode.error_result
+    if isinstance(error, ParallelError) and result is not None:
+        claim(error.result is result, "P6: a nested run's finished work was lost:", repr(result))
+
+
 def the_stop_rule_is_kept(episode: Episode, claim: Claim) -> None:
     """Nothing starts after the rule has its reason, and what runs then is given up in time."""
     met = rule_met_at(episode)
@@ -567,6 +575,7 @@ OF_A_RUN = (
     p05_the_deadline_bounds_the_run,
     p05_a_stop_cancels_what_runs,
     p06_p07_p08_what_comes_out,
+    p06_an_error_keeps_its_result,
     p07_p08_what_comes_out_of_a_group,
     p10_sources_are_closed,
     p10_p12_works_start_in_input_order,

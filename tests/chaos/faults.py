@@ -302,6 +302,12 @@ FAULTS = (
         "drawn = (index, str(index), item, self.clocks.started_at)",
     ),
     Fault(
+        "a race takes the result of a nested run's error",
+        "fanout.py",
+        "isinstance(error, ParallelError) and error.result is None",
+        "isinstance(error, ParallelError)",
+    ),
+    Fault(
         "a dropped stream runs on",
         "stream.py",
         "        elif not self._run.over:\n            stop",

@@ -36,7 +36,9 @@ async def run(episode: Episode) -> None:
     except BaseException as raised:
         error = raised
         if isinstance(raised, ParallelError) and raised.result is not None:
-            take(episode, raised.result)
+            episode.error_result = raised.result
+            if not any(other.error_result is raised.result for other in episode.within()):
+                take(episode, raised.result)  # else it came through a race as a nested run's
         raise
     finally:
         episode.ends(error)

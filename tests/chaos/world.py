@@ -173,6 +173,7 @@ class Episode:
         self.outcome: Any = None
         self.merged: list[Any] | None = None
         self.error: BaseException | None = None
+        self.error_result: GatherResult[Any] | None = None  # what its error had as it came out
         self.began = self.ended = math.inf
         self.stopped_reading = math.inf
         self.dropped = False
@@ -187,6 +188,15 @@ class Episode:
         self.drawers: set[Any] = set()
         self.open_sources: list[Any] = []
         world.episodes.append(self)
+
+    def within(self) -> Iterator[Episode]:
+        """The runs that were opened in its works, in theirs, and so on."""
+        for episode in self.world.episodes:
+            parent = episode.parent
+            while parent is not None and parent.episode is not self:
+                parent = parent.episode.parent
+            if parent is not None:
+                yield episode
 
     # What it is bound by.
 

@@ -1,8 +1,10 @@
 """The run of a group: what it lends, what it inherits, and what its body's end leaves behind."""
 
 import asyncio
+import gc
 import inspect
 import sys
+import weakref
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
@@ -481,26 +483,16 @@ def test_a_body_closed_after_its_loop_breaks_nothing() -> None:
 # Children's corners.
 
 
-async def test_a_cancel_that_comes_with_the_admission_is_kept() -> None:
+@pytest.mark.parametrize("passes", [0, 1], ids=["just before it", "with it"])
+async def test_a_cancel_about_the_admission_is_kept(passes: int) -> None:
     throttler = TaskThrottler(1)
     await throttler.acquire()
     async with TaskGroup(throttler=throttler) as group:
         task = group.create_task(hang())
         await settle()
         throttler.release()
-        await asyncio.sleep(0)
-        task.cancel()
-    assert task.cancelled()
-    assert throttler.active == 0
-
-
-async def test_a_cancel_just_before_the_admission_is_kept() -> None:
-    throttler = TaskThrottler(1)
-    await throttler.acquire()
-    async with TaskGroup(throttler=throttler) as group:
-        task = group.create_task(hang())
-        await settle()
-        throttler.release()
+        for _ in range(passes):
+            await asyncio.sleep(0)
         task.cancel()
     assert task.cancelled()
     assert throttler.active == 0
@@ -609,3 +601,29 @@ async def test_a_child_cancelled_before_its_first_step_in_a_given_context_is_clo
 
     assert task.cancelled()
     assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+
+
+async def test_what_the_children_gave_does_not_wait_for_the_collector() -> None:
+    class Value:
+        """Something with a weak reference."""
+
+    async def give() -> Value:
+        value = Value()
+        given.append(weakref.ref(value))
+        return value
+
+    async def use() -> None:
+        async with TaskGroup(max_concurrent=1, timeout=60) as group:
+            group.create_task(give())
+            group.create_task(give())
+        assert [type(value) for value in group.result.get_results()] == [Value, Value]
+
+    given: list[weakref.ref[Value]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        await asyncio.create_task(use())
+        await settle()
+        assert [value() for value in given] == [None, None]
+    finally:
+        gc.enable()

@@ -243,6 +243,15 @@ async def test_p06_a_nested_runs_error_is_its_tasks_outcome_with_the_inner_resul
     assert result_of(error).get_results() == [1]
 
 
+async def test_p06_a_lost_race_leaves_a_nested_runs_error_its_results() -> None:
+    async def nested() -> None:
+        await parallel_gather(after(1), hang(), timeout=3, return_partial=False)
+
+    with pytest.raises(DeadlineExceeded) as caught:
+        await fan_out([nested, fail], aggregation="first")
+    assert result_of(caught.value).get_results() == [1]
+
+
 @pytest.mark.parametrize(
     "copied", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
 )

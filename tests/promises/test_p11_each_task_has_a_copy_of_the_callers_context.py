@@ -223,8 +223,8 @@ async def test_a_task_that_an_abandoned_thread_held_up_sees_the_callers_context(
         return user.get()
 
     user.set("ada")
-    asyncio.get_running_loop().call_later(5, release.set)
-    result = await parallel_map(blocks_first, [0, 1], max_concurrent=1, task_timeout=1)
+    asyncio.get_running_loop().call_later(0.25, release.set)
+    result = await parallel_map(blocks_first, [0, 1], max_concurrent=1, task_timeout=0.01)
 
     assert result.results[0].abandoned
     assert result.results[1].result == "ada"
