@@ -4,8 +4,8 @@ import asyncio
 import gc
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
@@ -59,6 +59,30 @@ async def cleaning_up(seconds: float, notes: list[str]) -> None:
     finally:
         await asyncio.sleep(seconds)
         notes.append("tidy")
+
+
+async def failing_in_cleanup(error: Exception) -> None:
+    """Hang; when cancelled raise *error*."""
+    try:
+        await hang()
+    finally:
+        raise error
+
+
+@contextmanager
+def no_tasks() -> Iterator[None]:
+    """The loop's task factory raises OSError."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError("no task today")
+
+    loop = asyncio.get_running_loop()
+    factory = loop.get_task_factory()
+    loop.set_task_factory(refuse)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(factory)
 
 
 # What create_task gives.
@@ -432,18 +456,10 @@ async def test_it_needs_a_task_around() -> None:
 
 
 async def test_a_task_factory_that_raises_leaves_nothing() -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError("no task today")
-
-    loop, throttler, coro = asyncio.get_running_loop(), TaskThrottler(1), hang()
-    factory = loop.get_task_factory()
+    throttler, coro = TaskThrottler(1), hang()
     async with TaskGroup(throttler=throttler, fail_fast=False) as group:
-        loop.set_task_factory(refuse)
-        try:
-            with pytest.raises(OSError, match="no task today"):
-                group.create_task(coro)
-        finally:
-            loop.set_task_factory(factory)
+        with no_tasks(), pytest.raises(OSError, match="no task today"):
+            group.create_task(coro)
         assert is_closed(coro)
         assert throttler.active == 0
         after_it = group.create_task(after(1, "next"))
@@ -452,19 +468,11 @@ async def test_a_task_factory_that_raises_leaves_nothing() -> None:
 
 
 async def test_a_task_factory_that_raises_while_it_would_wait() -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError("no task today")
-
-    loop, coro = asyncio.get_running_loop(), hang()
-    factory = loop.get_task_factory()
+    coro = hang()
     async with TaskGroup(max_concurrent=1, fail_fast=False) as group:
         group.create_task(after(1, "first"))
-        loop.set_task_factory(refuse)
-        try:
-            with pytest.raises(OSError, match="no task today"):
-                group.create_task(coro)
-        finally:
-            loop.set_task_factory(factory)
+        with no_tasks(), pytest.raises(OSError, match="no task today"):
+            group.create_task(coro)
         group.create_task(after(1, "last"))
     assert is_closed(coro)
     assert group.result.get_results() == ["first", "last"]
@@ -493,15 +501,9 @@ async def test_the_first_failure_cancels_siblings_and_body() -> None:
 
 
 async def test_errors_come_in_the_order_in_which_they_were_raised() -> None:
-    async def fails_in_cleanup() -> None:
-        try:
-            await hang()
-        finally:
-            raise KeyError("late")
-
     with pytest.raises(ExceptionGroup) as raised:
         async with TaskGroup() as group:
-            group.create_task(fails_in_cleanup())
+            group.create_task(failing_in_cleanup(KeyError("late")))
             group.create_task(failing_after(1, ValueError("first")))
     assert [type(error) for error in raised.value.exceptions] == [ValueError, KeyError]
 
@@ -843,14 +845,18 @@ async def test_a_cancel_and_a_failure_at_once(in_body: bool, cancel_first: bool)
     assert (seen, statuses(group)) == (([], [CANCELLED]) if cancel_first else ([1], [FAILED]))
 
 
-async def test_a_cancel_during_the_drain_of_a_failure_arrives_later() -> None:
+@pytest.mark.parametrize("cancel_first", [True, False])
+async def test_a_cancel_beside_a_failure_in_the_drain_arrives_after_it(cancel_first: bool) -> None:
     seen: list[object] = []
 
     async def main() -> None:
         try:
             async with TaskGroup() as group:
-                group.create_task(cleaning_up(4, []))
-                group.create_task(failing_after(1, ValueError("no")))
+                if cancel_first:
+                    group.create_task(failing_in_cleanup(ValueError("late")))
+                else:
+                    group.create_task(cleaning_up(4, []))
+                    group.create_task(failing_after(1, ValueError("no")))
                 await hang()
         except* ValueError:
             seen.append(cancelling())
@@ -858,29 +864,6 @@ async def test_a_cancel_during_the_drain_of_a_failure_arrives_later() -> None:
         seen.append("went on")
 
     assert (await cancelled_after(3, main())).cancelled()
-    assert seen == [1]
-
-
-async def test_a_failure_during_the_drain_of_a_cancel_comes_out_first() -> None:
-    seen: list[object] = []
-
-    async def fails_in_cleanup() -> None:
-        try:
-            await hang()
-        finally:
-            raise ValueError("late")
-
-    async def main() -> None:
-        try:
-            async with TaskGroup() as group:
-                group.create_task(fails_in_cleanup())
-                await hang()
-        except* ValueError:
-            seen.append(cancelling())
-        await asyncio.sleep(1)
-        seen.append("went on")
-
-    assert (await cancelled_after(1, main())).cancelled()
     assert seen == [1]
 
 
@@ -1226,15 +1209,9 @@ async def test_a_cancel_in_the_drain_after_the_deadline_comes_out() -> None:
 
 
 async def test_an_error_in_the_drain_after_the_deadline_is_the_tasks_own() -> None:
-    async def fails_in_cleanup() -> None:
-        try:
-            await hang()
-        finally:
-            raise KeyError("late")
-
     with pytest.raises(DeadlineExceeded):
         async with TaskGroup(timeout=1) as group:
-            group.create_task(fails_in_cleanup())
+            group.create_task(failing_in_cleanup(KeyError("late")))
     assert statuses(group) == [FAILED]
 
 
@@ -1461,17 +1438,10 @@ async def test_nothing_is_left_after_an_early_end() -> None:
 
 
 async def test_a_task_factory_that_raises_leaves_nothing_of_a_context() -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError("no task today")
-
     async def tries() -> None:
-        loop = asyncio.get_running_loop()
-        factory = loop.get_task_factory()
         async with TaskGroup(fail_fast=False) as group:
-            loop.set_task_factory(refuse)
-            with suppress(OSError):
+            with no_tasks(), suppress(OSError):
                 group.create_task(hang(), context=Context())
-            loop.set_task_factory(factory)
 
     await tries()
     gc.collect()
@@ -1485,17 +1455,10 @@ async def test_what_is_no_context_is_refused() -> None:
 
 
 async def test_a_child_that_stops_its_group_in_its_last_step_has_one_outcome() -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError("no task today")
-
     async def stops(group: TaskGroup) -> str:
         await asyncio.sleep(1)
-        loop = asyncio.get_running_loop()
-        factory = loop.get_task_factory()
-        loop.set_task_factory(refuse)
-        with suppress(OSError):
+        with no_tasks(), suppress(OSError):
             group.create_task(hang())
-        loop.set_task_factory(factory)
         return "done"
 
     with pytest.raises(ExceptionGroup):
@@ -1508,19 +1471,11 @@ async def test_a_child_that_stops_its_group_in_its_last_step_has_one_outcome() -
 async def test_no_cancel_arrives_after_a_timeout_around_that_took_its_own_back(
     group_class: type[TaskGroup],
 ) -> None:
-    async def fails_in_cleanup() -> None:
-        try:
-            await hang()
-        finally:
-            raise ValueError("late")
-
     with pytest.raises(ExceptionGroup):
         async with asyncio.timeout(1), group_class() as group:
-            group.create_task(fails_in_cleanup())
+            group.create_task(failing_in_cleanup(ValueError("late")))
             await hang()
-    task = asyncio.current_task()
-    assert task is not None
-    assert task.cancelling() == 0
+    assert cancelling() == 0
     await asyncio.sleep(1)
 
 
@@ -1551,9 +1506,4 @@ async def test_a_cancel_that_the_body_swallowed_is_delivered_again_after_errors(
         await asyncio.sleep(1)
         return "went on"
 
-    task = asyncio.create_task(swallows())
-    await asyncio.sleep(1)
-    task.cancel()
-    await asyncio.wait([task])
-
-    assert task.cancelled()
+    assert (await cancelled_after(1, swallows())).cancelled()
