@@ -42,8 +42,8 @@ def standing_still() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            passed_over = loops.pop(loop, ())
-        for server in passed_over:
+            servers = loops.pop(loop, ())
+        for server in servers:
             server.serve()
 
 
