@@ -8,6 +8,7 @@ a thread at work behind fails, unless it is marked `leaky`.
 import asyncio
 import functools
 import os
+import signal
 import sys
 import threading
 import time
@@ -44,6 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background job
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("PYTHONASYNCIODEBUG"):
         config.option.asyncio_debug = True  # pytest-asyncio would switch it off
     if config.getoption("uvloop"):
