@@ -62,6 +62,8 @@ class Child(Task):
             if self.result.status is _PENDING:
                 self._admitted = self.run.loop.create_future()
                 await self._admitted
+            elif self.lane.throttlers:
+                await asyncio.sleep(0)  # as who waited does, so that they start in their order
             self.value = await self.run.call(self.item)
             self.returned = True
             return self.value

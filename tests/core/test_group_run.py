@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import itertools
 import sys
 import weakref
 from collections.abc import AsyncIterator, Coroutine
@@ -627,3 +628,23 @@ async def test_what_the_children_gave_does_not_wait_for_the_collector() -> None:
         assert [value() for value in given] == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("nesting", range(4))
+async def test_children_start_in_order_however_many_passes_lie_between(
+    limit: int, nesting: int
+) -> None:
+    async def child(n: int) -> None:
+        started.append(n)
+        if n == nesting:
+            await parallel_gather()  # lends its slot, and takes it back
+
+    for passes in itertools.product(range(5), repeat=4):
+        started: list[int] = []
+        async with TaskGroup(max_concurrent=limit) as group:
+            for n, between in enumerate((*passes, 0)):
+                group.create_task(child(n))
+                for _ in range(between):
+                    await asyncio.sleep(0)
+        assert started == [0, 1, 2, 3, 4], passes
