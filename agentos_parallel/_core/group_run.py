@@ -40,10 +40,11 @@ class Child(Task):
         since: when it was handed over (loop time).
     """
 
+    run: GroupRun
     attempt_at = None
     _admitted: asyncio.Future[None] | None = None
 
-    def __init__(self, run: Run, lane: Lane, index: int, item: Any, since: float) -> None:
+    def __init__(self, run: GroupRun, lane: Lane, index: int, item: Any, since: float) -> None:
         self.run = run
         self.lane = lane
         self.index = index
@@ -59,11 +60,7 @@ class Child(Task):
     async def live(self) -> Any:
         """Wait for the slots and run the work; its outcome is the asyncio.Task's too."""
         try:
-            if self.result.status is _PENDING:
-                self._admitted = self.run.loop.create_future()
-                await self._admitted
-            elif self.lane.throttlers:
-                await asyncio.sleep(0)  # as who waited does, so that they start in their order
+            await self._turn()
             self.value = await self.run.call(self.item)
             self.returned = True
             return self.value
@@ -76,6 +73,19 @@ class Child(Task):
         finally:
             del self  # or the error would hold itself, through this frame
 
+    async def _turn(self) -> None:
+        """Wait for the slots, and behind those who have had theirs and are waking up."""
+        waking = self.run.waking
+        try:
+            if self.result.status is _PENDING:
+                self._admitted = self.run.loop.create_future()
+                await self._admitted
+            elif waking:
+                waking.add(self)
+                await asyncio.sleep(0)
+        finally:
+            waking.discard(self)
+
     def admit(self, now: float) -> None:
         """It has its slots: go on."""
         self.holding = bool(self.lane.throttlers)
@@ -86,6 +96,7 @@ class Child(Task):
         self.start_clock(now)
         if self._admitted is not None and not self._admitted.done():
             self._admitted.set_result(None)
+            self.run.waking.add(self)
 
     def ended(self, handle: asyncio.Task[Any]) -> None:
         """Its asyncio.Task has ended, perhaps before it had its slots."""
@@ -115,6 +126,7 @@ class GroupRun(Run):
     Attributes:
         body: the asyncio.Task around the group.
         errors: what has to come out of the group, in the order in which it was raised.
+        waking: children that have their slots, and start in the next pass of the loop.
     """
 
     body: asyncio.Task[Any]
@@ -123,6 +135,7 @@ class GroupRun(Run):
         call = begin if settings.task_timeout is None else _in_one_attempt
         super().__init__(None, call, settings, self._keep, rule_of(settings), works=True)
         self.errors: list[BaseException] = []
+        self.waking: set[Child] = set()
         self._strict = settings.fail_fast
         self._lent = False
         self._body_cancelled = False
