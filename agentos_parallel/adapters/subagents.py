@@ -1,28 +1,17 @@
-"""Sub-agents: named Runnables and functions, each made a function of a text.
-
-A sub-agent is called with its sync ``invoke`` in the core's threads where it has no async way of
-its own: its ``ainvoke`` would run in the loop's default pool, which ``asyncio.run`` joins.
-"""
+"""Sub-agents: named Runnables and functions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableConfig
-
-from agentos_parallel._core.works import call_of, in_thread
-from agentos_parallel.adapters.kinds import only_async, only_sync, unbound
+from agentos_parallel._core.works import call_of
 from agentos_parallel.arguments import discarding, strict_call
 from agentos_parallel.checks import seconds, shown, text
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-
-Config: TypeAlias = RunnableConfig | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,70 +75,3 @@ def by_name(agents: Iterable[SubAgent]) -> dict[str, SubAgent]:
     if not named:
         raise ValueError("agents must name at least one SubAgent, got none")
     return named
-
-
-async def ask(agent: SubAgent, task: str, config: Config, *, sync: bool) -> Any:
-    """Hand *task* to *agent* and give its answer.
-
-    Args:
-        agent: who is asked.
-        task: what it is to do.
-        config: the callbacks that make it a child in the trace, or None.
-        sync: the caller is sync: prefer the agent's sync methods.
-
-    Raises:
-        HumanNeededError: it asks a human, whom nobody can reach here.
-    """
-    runnable = agent.runnable
-    if not isinstance(runnable, Runnable):
-        return answer_of(await call_of("runnable", runnable)(task))
-    given = {"messages": [HumanMessage(task)]} if takes_messages(runnable) else task
-    return answer_of(await invoked(runnable, given, config, sync=sync))
-
-
-async def invoked(runnable: Runnable[Any, Any], given: Any, config: Config, *, sync: bool) -> Any:
-    """What *runnable* makes of *given*: called in a thread where it has no async way of its own.
-
-    *sync* is for a sync caller: called in a thread wherever it has a sync way.
-    """
-    if not only_async(runnable) if sync else only_sync(runnable):
-        try:
-            return await in_thread(partial(runnable.invoke, given, config))
-        except (NotImplementedError, TypeError) as error:
-            # Parts that can't be seen from outside: async-only middleware, what a lambda returns.
-            if not any(words in str(error) for words in _ONLY_ASYNC):
-                raise
-    return await runnable.ainvoke(given, config)
-
-
-_ONLY_ASYNC = ("Synchronous implementation", "Cannot invoke a coroutine function synchronously")
-
-
-class HumanNeededError(RuntimeError):
-    """A sub-agent stopped to ask a human, outside a graph that could pass the question on."""
-
-
-def answer_of(output: Any) -> Any:
-    """The answer in what a Runnable returned: a structured response, a message's text, or itself.
-
-    Raises:
-        HumanNeededError: the output is a question to a human.
-    """
-    if isinstance(output, AIMessage):
-        return output.text
-    if not isinstance(output, Mapping):
-        return output
-    if output.get("__interrupt__"):
-        raise HumanNeededError(f"it asks a human: {output['__interrupt__']!r}")
-    if output.get("structured_response") is not None:
-        return output["structured_response"]
-    if "messages" not in output:
-        return output
-    texts = (m.text for m in reversed(output["messages"]) if isinstance(m, AIMessage))
-    return next(filter(None, texts), None)
-
-
-def takes_messages(runnable: Any) -> bool:
-    """Whether *runnable* is a graph whose state has messages."""
-    runnable = unbound(runnable)
-    return "messages" in getattr(runnable, "channels", ())

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import Runnable
 
 from agentos_parallel._core.works import call_of
-from agentos_parallel.adapters.subagents import (
-    Config,
-    SubAgent,
-    answer_of,
-    ask,
-    by_name,
-    invoked,
-)
+from agentos_parallel.adapters.answers import answer_of
+from agentos_parallel.adapters.calls import ToolCall, invoked
+from agentos_parallel.adapters.subagents import SubAgent, by_name
 from agentos_parallel.checks import seconds, shown
 from agentos_parallel.executor import ParallelExecutor
 from agentos_parallel.fanout import Aggregation, FanOutExecutor
@@ -88,9 +83,7 @@ class Team:
         tasks: Mapping[str, Assignment],
         aggregation: Aggregation,
         timeout: float | None,
-        config_of: Callable[[str], Config],
-        *,
-        sync: bool,
+        call: ToolCall,
     ) -> FanOutResult[Any]:
         """Hand each task to its agent.
 
@@ -98,8 +91,7 @@ class Team:
             tasks: by task_id.
             aggregation: what to make of the answers.
             timeout: seconds that the model allows; it can only lower the team's.
-            config_of: the config of each task_id.
-            sync: the caller is sync: prefer the agents' sync methods.
+            call: the call of the tool that they come from.
 
         Raises:
             FanOutError: ``merge_fn`` raised.
@@ -113,8 +105,8 @@ class Team:
             throttler=self.executor.throttler,
         )
         works = {
-            task_id: partial(ask, task.agent, task.text, config_of(task_id), sync=sync)
-            for task_id, task in tasks.items()
+            task_id: partial(call.ask, task.agent, task.text, position)
+            for position, (task_id, task) in enumerate(tasks.items())
         }
         return await executor.run(works, self.merge_fn if aggregation == "merge" else None)
 

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from agentos_parallel._core.threads import run_sync
+from agentos_parallel.adapters.calls import RunManager, ToolCall
 from agentos_parallel.adapters.content import describe, describe_task, fenced
-from agentos_parallel.adapters.subagents import Config, SubAgent
+from agentos_parallel.adapters.subagents import SubAgent
 from agentos_parallel.adapters.team import Assignment, RefusedError, Team
 from agentos_parallel.arguments import strict_call
 from agentos_parallel.checks import shown
@@ -29,8 +30,6 @@ from agentos_parallel.results import FanOutResult, GatherResult, shorten
 
 Answer: TypeAlias = tuple[str, dict[str, Any] | None]
 """Content for the model, and the artifact; None where nothing ran."""
-
-RunManager: TypeAlias = CallbackManagerForToolRun | AsyncCallbackManagerForToolRun | None
 
 _FORBID = ConfigDict(extra="forbid")
 
@@ -106,14 +105,11 @@ class TeamTool(BaseTool):
         *,
         sync: bool,
     ) -> Answer:
-        def config_of(task_id: str) -> Config:
-            if run_manager is None:
-                return None
-            return {"callbacks": run_manager.get_child(f"task:{task_id}")}
-
         try:
             tasks, aggregation = self._plan(**arguments)
-            outcome = await self._team.run(tasks, aggregation, timeout, config_of, sync=sync)
+            outcome = await self._team.run(
+                tasks, aggregation, timeout, ToolCall(run_manager, sync=sync)
+            )
         except RefusedError as error:
             return plain_text(str(error)), None
         except FanOutError as error:  # the merge failed: the answers are there all the same
