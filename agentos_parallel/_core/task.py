@@ -245,6 +245,14 @@ def with_own_timeout(call: Call, timeout_of: TimeoutOf, *, by_id: bool) -> Call:
     return timed
 
 
+def reason_of(error: BaseException) -> BaseException:
+    """Why the work of the task that we are in ends with *error*: of a cancel, who cancelled."""
+    task = current.get()
+    if task is None or task.verdict is None or not isinstance(error, asyncio.CancelledError):
+        return error
+    return task.verdict[1] or error
+
+
 def stopping() -> bool:
     """Whether the task that we are in is to end: no policy starts another attempt then."""
     task = current.get()

@@ -24,6 +24,27 @@ def takes_messages(runnable: Any) -> bool:
     return "messages" in getattr(unbound(runnable), "channels", ())
 
 
+async def given_to(agent: Any, text: str) -> Any:
+    """What the runnable of *agent* is given."""
+    return input_of(agent.runnable, text)
+
+
+async def answer_from(agent: Any, output: Any) -> Any:
+    """The answer in what the runnable of *agent* returned."""
+    return answer_of(check_answered(output))
+
+
+def check_answered(output: Any) -> Any:
+    """*output*, unless it is a question.
+
+    Raises:
+        HumanNeededError: it is.
+    """
+    if isinstance(output, Mapping) and output.get("__interrupt__"):
+        raise HumanNeededError(f"it asks a human: {output['__interrupt__']!r}")
+    return output
+
+
 def answer_of(output: Any) -> Any:
     """The answer in what a Runnable returned: a structured response, a message's text, or itself.
 

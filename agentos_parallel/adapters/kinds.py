@@ -47,6 +47,23 @@ def unbound(runnable: Any) -> Any:
     return runnable
 
 
+def bound_configurable(runnable: Any) -> dict[str, Any]:
+    """The ``configurable`` that *runnable* is bound to, as a graph or by ``with_config``."""
+    # Not merge_configs(), which brings in the caller's.
+    config = getattr(runnable, "config", None)
+    own = config.get("configurable", {}) if isinstance(config, dict) else {}
+    if isinstance(runnable, RunnableBindingBase):
+        return {**bound_configurable(runnable.bound), **own}
+    return dict(own)
+
+
+def has_memory(runnable: Any) -> bool:
+    """Whether a graph with a checkpointer of its own is part of *runnable*."""
+    if getattr(runnable, "checkpointer", None) not in {None, True, False}:
+        return True
+    return not hasattr(runnable, "nodes") and any(map(has_memory, parts_of(runnable)))
+
+
 def parts_of(runnable: Any) -> Iterator[Any]:
     """What a Runnable that is made of others is made of; nothing of one that is not."""
     if isinstance(runnable, RunnableBindingBase | RunnableEachBase):

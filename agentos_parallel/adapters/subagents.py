@@ -38,6 +38,8 @@ class SubAgent:
     description: str
     runnable: Any
     task_timeout: float | None = None
+    max_concurrent: int | None = None
+    throttler: Any = None
 
     def __post_init__(self) -> None:
         """Check every field."""

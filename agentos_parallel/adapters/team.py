@@ -108,7 +108,8 @@ class Team:
             task_id: partial(call.ask, task.agent, task.text, position)
             for position, (task_id, task) in enumerate(tasks.items())
         }
-        return await executor.run(works, self.merge_fn if aggregation == "merge" else None)
+        async with call:
+            return await executor.run(works, self.merge_fn if aggregation == "merge" else None)
 
     def _lowered(self, timeout: float | None) -> float | None:
         if timeout is not None and not timeout > 0:

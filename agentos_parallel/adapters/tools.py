@@ -101,7 +101,7 @@ class TeamTool(BaseTool):
         self,
         arguments: Mapping[str, Any],
         timeout: float | None,
-        run_manager: RunManager,
+        run_manager: RunManager | None,
         *,
         sync: bool,
     ) -> Answer:

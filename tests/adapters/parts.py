@@ -330,6 +330,7 @@ class Recorder(BaseCallbackHandler):
     def __init__(self) -> None:
         self.names: dict[UUID, str] = {}
         self.parents: dict[UUID, UUID | None] = {}
+        self.tags: dict[UUID, list[str]] = {}
         self.ended: set[UUID] = set()
 
     def _start(
@@ -343,6 +344,7 @@ class Recorder(BaseCallbackHandler):
     ) -> None:
         self.names[run_id] = name or (serialized or {}).get("name", "?")
         self.parents[run_id] = parent_run_id
+        self.tags[run_id] = kwargs.get("tags") or []
 
     def _end(self, *args: Any, run_id: UUID, **kwargs: Any) -> None:
         self.ended.add(run_id)

@@ -7,7 +7,6 @@ import math
 import pickle
 import re
 import threading
-from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -16,10 +15,6 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.errors import GraphInterrupt
-from langgraph.graph import MessagesState
-from langgraph.types import Command, Interrupt, interrupt
 
 from agentos_parallel import GatherResult, ParallelToolkit, RestoredError, SubAgent
 from tests.adapters.parts import (
@@ -35,7 +30,6 @@ from tests.adapters.parts import (
     node_of,
     says,
     statuses,
-    structured,
     supervisor,
     team,
     told,
@@ -734,240 +728,6 @@ async def test_a_timeout_around_an_agent_leaves_nothing_behind() -> None:
 
     await settle()
     assert not alive()
-
-
-# Traces.
-
-
-def traced(tools: dict[str, BaseTool], args: dict[str, Any], way: str) -> Recorder:
-    recorder = Recorder()
-    config: Any = {"callbacks": [recorder]}
-    call = tool_call(tools["fan_out"], args)
-    if way == "sync":
-        tools["fan_out"].invoke(call, config)
-    else:
-        run_virtually(tools["fan_out"].ainvoke(call, config))
-    return recorder
-
-
-def traced_agents() -> tuple[SubAgent, ...]:
-    return team(
-        chain=RunnableLambda(str.upper, name="my-lambda"),
-        async_chain=alambda(lambda text: after(0, text)).with_config(run_name="my-async-lambda"),
-        tool=structured(str.upper),
-        graph=graph(node_of(str.upper), name="my-graph"),
-        agent=create_agent(says("hi"), name="my-agent"),
-        model=says("hello"),
-        function=lambda text: RunnableLambda(str.upper, name="inside").invoke(text),
-    )
-
-
-OWN_NAMES = ["my-lambda", "my-async-lambda", "worker", "my-graph", "my-agent", "ScriptedChatModel"]
-
-
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_children_stand_under_the_tool_with_their_own_names(way: str) -> None:
-    recorder = traced(toolbox(*traced_agents()), {"input": "x"}, way)
-
-    found = {name: recorder.named(name) for name in [*OWN_NAMES, "inside"]}
-    parents = {name: {recorder.parent(run) for run in runs} for name, runs in found.items()}
-    assert parents.pop("ScriptedChatModel") == {"fan_out", "model"}, "one is inside my-agent"
-    assert parents == {name: {"fan_out"} for name in parents}
-    assert len(recorder.named("fan_out")) == 1
-    assert recorder.ended == set(recorder.names)
-
-
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_children_of_a_named_supervisor_keep_their_names(way: str) -> None:
-    agents = team(one=create_agent(says("a"), name="child-one"), two=create_agent(says("b")))
-    boss = supervisor(toolbox(*agents), "fan_out", {"input": "x"}, name="the-boss")
-    recorder = Recorder()
-    config: Any = {"callbacks": [recorder]}
-
-    if way == "sync":
-        boss.invoke(go(), config)
-    else:
-        run_virtually(boss.ainvoke(go(), config))
-
-    [child] = recorder.named("child-one")
-    assert recorder.parent(child) == "fan_out"
-    assert len(recorder.named("the-boss")) == 1, "no child is called after its parent"
-    [tool] = recorder.named("fan_out")
-    assert "the-boss" in recorder.above(tool)
-    assert recorder.ended == set(recorder.names)
-
-
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_the_name_in_a_childs_metadata_is_its_own(way: str) -> None:
-    seen: list[str | None] = []
-
-    class Names(Recorder):
-        def on_chat_model_start(self, *args: Any, metadata: Any = None, **kwargs: Any) -> None:
-            seen.append((metadata or {}).get("lc_agent_name"))
-
-    agents = team(one=create_agent(says("a"), name="child-one"))
-    boss = supervisor(toolbox(*agents), "fan_out", {"input": "x"}, name="the-boss")
-    config: Any = {"callbacks": [Names()]}
-
-    if way == "sync":
-        boss.invoke(go(), config)
-    else:
-        run_virtually(boss.ainvoke(go(), config))
-
-    assert seen == ["the-boss", "child-one", "the-boss"]
-
-
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_children_that_fail_are_closed_in_the_trace(way: str) -> None:
-    agents = team(bad=RunnableLambda(fail, name="fails"), ok=RunnableLambda(str))
-
-    recorder = traced(toolbox(*agents), {"input": "x"}, way)
-
-    [child] = recorder.named("fails")
-    assert recorder.parent(child) == "fan_out"
-    assert recorder.ended == set(recorder.names)
-
-
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_a_bound_config_stays_the_childs_own(way: str) -> None:
-    own, seen = Recorder(), []
-
-    def look(text: str, config: Any) -> str:
-        seen.append((config["tags"], config["metadata"].get("mine"), config["configurable"]))
-        return text
-
-    def looking(text: str) -> str:
-        from langchain_core.runnables.config import ensure_config
-
-        return look(text, ensure_config())
-
-    child = RunnableLambda(looking, name="child").with_config(
-        tags=["t"], metadata={"mine": 1}, configurable={"user": "u1"}, callbacks=[own]
-    )
-    recorder = traced(toolbox(*team(it=child)), {"input": "x"}, way)
-
-    assert seen[0][1] == 1
-    assert "t" in seen[0][0]
-    assert seen[0][2]["user"] == "u1"
-    assert len(own.named("child")) == 1
-    assert recorder.parent(recorder.named("child")[0]) == "fan_out"
-
-
-USER: ContextVar[str] = ContextVar("USER", default="nobody")
-
-
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_children_see_the_callers_context(way: str) -> None:
-    def who(text: str) -> str:
-        name = USER.get()
-        USER.set("changed by a child")
-        return name
-
-    async def awho(text: str) -> str:
-        return who(text)
-
-    agents = team(f=who, a=awho, r=RunnableLambda(who), l=alambda(awho), g=graph(node_of(who)))
-    tools = toolbox(*agents, max_concurrent=1)
-    token = USER.set("ada")
-    try:
-        if way == "sync":
-            message = call(tools["fan_out"], input="x")
-        else:
-            message = run_virtually(acall(tools["fan_out"], input="x"))
-        assert answers(message) == ["ada"] * 5
-        assert USER.get() == "ada"
-    finally:
-        USER.reset(token)
-
-
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_children_see_the_config_of_the_agents_run(way: str) -> None:
-    seen = []
-
-    def node(state: MessagesState, config: Any) -> Any:
-        seen.append(config["configurable"].get("user"))
-        return {"messages": [AIMessage("ok")]}
-
-    from langchain_core.runnables import RunnableConfig
-
-    node.__annotations__["config"] = RunnableConfig
-    boss = supervisor(toolbox(*team(it=graph(node))), "fan_out", {"input": "x"})
-    config: Any = {"configurable": {"user": "u7"}}
-
-    if way == "sync":
-        boss.invoke(go(), config)
-    else:
-        run_virtually(boss.ainvoke(go(), config))
-
-    assert seen == ["u7"]
-
-
-# Interrupts.
-
-
-def confirm(state: MessagesState) -> Any:
-    answer = interrupt(f"May I {state['messages'][-1].text}?")
-    return {"messages": [AIMessage(f"told {answer}")]}
-
-
-THREAD: Any = {"configurable": {"thread_id": "1"}}
-
-
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_a_child_that_asks_inside_a_graph_interrupts_it_once_the_others_settled(way: str) -> None:
-    settled = []
-
-    async def other(text: str) -> str:
-        await asyncio.sleep(0.05)
-        settled.append(text)
-        return text
-
-    tools = toolbox(*team(asks=graph(confirm), other=other))
-    boss = supervisor(tools, "fan_out", {"input": "go"}, checkpointer=InMemorySaver())
-
-    def run(given: Any) -> Any:
-        if way == "sync":
-            return boss.invoke(given, THREAD)
-        return run_virtually(boss.ainvoke(given, THREAD))
-
-    state = run(go())
-    assert [each.value for each in state["__interrupt__"]] == ["May I go?"]
-    assert settled == ["go"]
-
-    message = told(run(Command(resume="yes")))
-    assert answers(message) == ["told yes", "go"]
-    assert statuses(message) == ["completed", "completed"]
-
-
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_a_function_that_asks_inside_a_graph(way: str) -> None:
-    tools = toolbox(*team(asks=lambda text: f"told {interrupt('May I?')}", bad=fail))
-    boss = supervisor(tools, "fan_out", {"input": "go"}, checkpointer=InMemorySaver())
-
-    def run(given: Any) -> Any:
-        if way == "sync":
-            return boss.invoke(given, THREAD)
-        return run_virtually(boss.ainvoke(given, THREAD))
-
-    assert [each.value for each in run(go())["__interrupt__"]] == ["May I?"]
-    assert answers(told(run(Command(resume="yes")))) == ["told yes", None]
-
-
-def test_a_raw_interrupt_comes_out_of_a_bare_tool_once_the_others_settled() -> None:
-    settled = []
-
-    def asks(text: str) -> str:
-        raise GraphInterrupt([Interrupt("May I?", id="1")])
-
-    async def other(text: str) -> str:
-        settled.append(await after(3, text))
-        return text
-
-    tool = toolbox(*team(asks=asks, bad=fail, other=other))["fan_out"]
-
-    with pytest.raises(GraphInterrupt, match="May I"):
-        run_virtually(tool.ainvoke({"input": "x"}))
-    assert settled == ["x"]
 
 
 # The toolkit.
