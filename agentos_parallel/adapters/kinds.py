@@ -59,7 +59,7 @@ def bound_configurable(runnable: Any) -> dict[str, Any]:
 
 def has_memory(runnable: Any) -> bool:
     """Whether a graph with a checkpointer of its own is part of *runnable*."""
-    if getattr(runnable, "checkpointer", None) not in {None, True, False}:
+    if not isinstance(getattr(runnable, "checkpointer", None), bool | None):
         return True
     return not hasattr(runnable, "nodes") and any(map(has_memory, parts_of(runnable)))
 

@@ -374,6 +374,49 @@ def test_finished_siblings_are_not_run_again(kind: str, way: str, tmp_path: Path
     assert answers(message) == [own_answer("it"), *["IT"] * 6, shown]
 
 
+@pytest.mark.parametrize(("durability", "runs"), [("sync", 1), ("async", 1), ("exit", 2)])
+def test_another_process_resumes(durability: str, runs: int, tmp_path: Path) -> None:
+    """With durability="exit" LangGraph keeps nothing of a sub-graph that has finished."""
+    asking = Asking()
+    args = tasks_for(["function", "async_graph", "chain"])
+    finished: list[str] = []
+
+    def finishes(text: str) -> str:
+        finished.append(text)
+        return text
+
+    def boss_of(saver: Any) -> Any:
+        tools = toolbox(*team(**asking.forms(), finishes=finishes))
+        done = {"agent": "finishes", "input": "done"}
+        tasks = {"tasks": [done, *args["tasks"]]}
+        return supervisor(tools, "parallel_gather", tasks, checkpointer=saver)
+
+    with saver_of("sqlite", "sync", tmp_path) as saver:
+        state = boss_of(saver).invoke(go(), THREAD, durability=durability)
+    with saver_of("sqlite", "sync", tmp_path) as saver:
+        state = boss_of(saver).invoke(answered(state), THREAD, durability=durability)
+
+    assert answers(told(state)) == ["done", *map(own_answer, inputs(args))]
+    assert finished == ["done"] * runs
+
+
+@pytest.mark.realtime
+async def test_the_async_saver_of_an_async_agent(tmp_path: Path) -> None:
+    pytest.importorskip("langgraph.checkpoint.sqlite")
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    asking = Asking()
+    args = tasks_for(asking.forms())
+    tools = toolbox(*team(**asking.forms()), max_concurrent=32)
+    path = str(tmp_path / "checkpoints.sqlite")
+    async with AsyncSqliteSaver.from_conn_string(path) as saver:
+        boss = supervisor(tools, "parallel_gather", args, checkpointer=saver)
+        state = await boss.ainvoke(go(), THREAD)
+        state = await boss.ainvoke(answered(state), THREAD)
+
+    assert answers(told(state)) == list(map(own_answer, inputs(args)))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_children_that_failed_run_again(way: str) -> None:
     runs: Counter[str] = Counter()
