@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypedDict
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from agentos_parallel.adapters.answers import check_answered
+from agentos_parallel.adapters.answers import check_answered, is_remote
 from agentos_parallel.adapters.kinds import bound_configurable, has_memory, unbound
 from agentos_parallel.jsonable import to_jsonable
 
@@ -83,7 +83,9 @@ def config_inside(runnable: Any) -> RunnableConfig:
     given: dict[str, Any] = {}
     if _is_graph(runnable) and _SCRATCHPAD in configurable:
         given[_SCRATCHPAD] = numbered(configurable[_SCRATCHPAD], 0)
-    if not configurable.get(_THREAD_ID) and has_memory(runnable):
+    if is_remote(runnable):
+        given[_THREAD_ID] = None  # else tasks would share the thread of their caller
+    elif not configurable.get(_THREAD_ID) and has_memory(runnable):
         given[_THREAD_ID] = str(uuid.uuid4())
     return {**config, "configurable": {**configurable, **own, **given}} if given else config
 

@@ -19,7 +19,7 @@ from langgraph.types import interrupt
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from agentos_parallel import GatherResult, SubAgent
+from agentos_parallel import GatherResult, ParallelToolkit, SubAgent
 from tests.adapters.parts import (
     ASYNC_FORMS,
     SYNC_FORMS,
@@ -74,6 +74,11 @@ async def yielding(text: str) -> AsyncIterator[str]:
         ({"task_timeout": True}, TypeError, "task_timeout"),
         ({"task_timeout": "5"}, TypeError, "task_timeout"),
         ({"task_timout": 5}, TypeError, "task_timout"),
+        ({"input": "text"}, TypeError, "input must be a function"),
+        ({"output": 7}, TypeError, "output must be a function"),
+        ({"max_concurrent": 0}, ValueError, "max_concurrent must be >= 1, got 0"),
+        ({"max_concurrent": 1.5}, TypeError, "max_concurrent must be a whole number"),
+        ({"max_concurrency": 1}, TypeError, "the limit is called max_concurrent="),
     ],
 )
 def test_a_wrong_field_is_refused_at_once(
@@ -382,3 +387,89 @@ async def test_a_coroutine_in_place_of_a_runnable_is_refused_and_closed() -> Non
     with pytest.raises(TypeError, match="SubAgent does not know tool="):
         make("a", "A", str.upper, tool=coroutine)
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+# Dicts.
+
+
+@tool
+def measure(task: str) -> str:
+    """Measure."""
+    return f"{task} is long"
+
+
+def using_a_tool() -> Any:
+    return says([{"name": "measure", "args": {"task": "it"}}], lambda messages: messages[-1].text)
+
+
+DICTS: dict[str, tuple[dict[str, Any], Any]] = {
+    "ready": ({"runnable": str.upper}, "HEAR"),
+    "ready, with fields of ours": ({"runnable": str.upper, "output": len, "task_timeout": 5}, 4),
+    "a model": ({"model": says("hello"), "system_prompt": "Be brief.", "tools": []}, "hello"),
+    "a model alone": ({"model": says("hello")}, "hello"),
+    "tools": ({"model": using_a_tool(), "tools": [measure], "middleware": []}, "it is long"),
+    "a structured response": (
+        {
+            "model": says([{"name": "Verdict", "args": {"good": True, "why": "it is"}}]),
+            "response_format": ToolStrategy(Verdict),
+        },
+        {"good": True, "why": "it is"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "answer"), DICTS.values(), ids=DICTS)
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_dict_describes_an_agent(given: dict[str, Any], answer: Any, way: str) -> None:
+    agents: list[Any] = [{"name": "it", "description": "Does it.", **given}, *team(other=str)]
+    fan_out = {tool.name: tool for tool in ParallelToolkit(agents).get_tools()}["fan_out"]
+
+    message = (
+        call(fan_out, input="hear") if way == "sync" else asyncio.run(acall(fan_out, input="hear"))
+    )
+    assert answers(message) == [answer, "hear"]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"runnable": str.upper, "interrupt_on": {"pay": True}}, "interrupt_on= is not supported"),
+        ({"model": says("a"), "interrupt_on": {}}, "HumanInTheLoopMiddleware"),
+        ({"model": says("a"), "skills": ["x"]}, "'skills' is not supported; allowed are"),
+        ({"model": says("a"), "permissions": []}, "'permissions' is not supported"),
+        ({"model": says("a"), "mode": "fork"}, "'mode' is not supported"),
+        ({"runnable": str.upper, "model": says("a")}, "'model' is not supported"),
+        ({"graph_id": "x"}, "'graph_id' is not supported"),
+        ({"tools": []}, r"model \(or runnable\) must be given"),
+        ({"runnable": str.upper, "name": "two words"}, "name must be 1 to 64"),
+    ],
+)
+def test_a_key_that_would_be_dropped_is_refused_by_name(given: dict[str, Any], text: str) -> None:
+    agent: Any = {"name": "it", "description": "Does it.", **given}
+    with pytest.raises(ValueError, match=text):
+        ParallelToolkit([agent])
+
+
+def test_a_dict_without_a_name_or_description_is_refused() -> None:
+    nameless: Any = {"runnable": str.upper}
+    with pytest.raises(ValueError, match="agent None: name, description must be given"):
+        ParallelToolkit([nameless])
+
+
+def test_a_dict_and_an_agent_of_one_name_are_refused() -> None:
+    agents: list[Any] = [
+        SubAgent("it", "Does it.", str),
+        {"name": "it", "description": "Does it.", "runnable": str},
+    ]
+    with pytest.raises(ValueError, match="'it' twice"):
+        ParallelToolkit(agents)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_deep_agent_answers(way: str) -> None:
+    deepagents = pytest.importorskip("deepagents")
+    agent = deepagents.create_deep_agent(model=says("deep thoughts"), tools=[])
+    fan_out = toolbox(*team(deep=agent, up=str.upper))["fan_out"]
+
+    message = call(fan_out, input="x") if way == "sync" else asyncio.run(acall(fan_out, input="x"))
+    assert answers(message) == ["deep thoughts", "X"]

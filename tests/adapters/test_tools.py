@@ -774,8 +774,8 @@ def test_a_wrong_setting_is_refused_at_once(
         (SubAgent("a", "Is alone.", str), TypeError, "agents must be .*SubAgent"),
         ("up", TypeError, "agents must be .*'u'|agents must be .*'up'"),
         ([str.upper], TypeError, "agents must be SubAgents"),
-        ([{"name": "a"}], TypeError, "agents must be SubAgents, got a dict"),
-        ([SubAgent("a", "One.", str), None], TypeError, "agents must be SubAgents, got None"),
+        ([{"name": "a"}], ValueError, "agent 'a': description, model .* must be given"),
+        ([SubAgent("a", "One.", str), None], TypeError, "agents must be SubAgents or dicts .*, got None"),
         (
             [SubAgent("a", "One.", str), SubAgent("a", "Two.", len)],
             ValueError,

@@ -1,0 +1,228 @@
+"""What a sub-agent is given by its runnable's schema, and the answer in what it returned."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.pregel.remote import RemoteGraph
+from typing_extensions import TypedDict
+
+from agentos_parallel import SubAgent
+from tests.adapters.parts import (
+    acall,
+    answers,
+    call,
+    errors,
+    go,
+    graph,
+    says,
+    statuses,
+    supervisor,
+    team,
+    told,
+    toolbox,
+)
+from tests.adapters.remote import graph_server, shouting
+
+WAYS = ["sync", "async"]
+
+
+def answer_of(runnable: Any, text: str = "hear", **fields: Any) -> Any:
+    agent = SubAgent("it", "Does it.", runnable, **fields)
+    return answers(call(toolbox(agent)["fan_out"], input=text))[0]
+
+
+# What it is given.
+
+
+def count(state: MessagesState) -> Any:
+    kinds = [type(message).__name__ for message in state["messages"]]
+    return {"messages": [AIMessage(f"{kinds} {state['messages'][-1].text}")]}
+
+
+def last(state: Any) -> str:
+    return str(state["messages"][-1].text)
+
+
+class Asked(TypedDict):
+    messages: list[Any]
+
+
+def of_messages(state: Asked) -> str:
+    return last(state)
+
+
+ONE_MESSAGE = "['HumanMessage'] hear"
+BY_SCHEMA = {
+    "graph": (graph(count), ONE_MESSAGE),
+    "bound graph": (graph(count).with_config(tags=["x"]), ONE_MESSAGE),
+    "retried graph": (graph(count).with_retry(), ONE_MESSAGE),
+    "graph with fallbacks": (graph(count).with_fallbacks([graph(count)]), ONE_MESSAGE),
+    "chain that begins with a graph": (graph(count) | RunnableLambda(last), ONE_MESSAGE),
+    "prompt of messages": (
+        ChatPromptTemplate.from_messages([MessagesPlaceholder("messages")])
+        | says(lambda messages: f"{len(messages)} {messages[-1].text}"),
+        "1 hear",
+    ),
+    "function of a typed state": (RunnableLambda(of_messages), "hear"),
+    "model": (says(lambda messages: f"{len(messages)} {messages[-1].text}"), "1 hear"),
+    "chain of a text": (RunnablePassthrough() | RunnableLambda(str.upper), "HEAR"),
+}
+
+
+@pytest.mark.parametrize(("runnable", "answer"), BY_SCHEMA.values(), ids=BY_SCHEMA)
+def test_the_schema_says_whether_it_takes_messages(runnable: Any, answer: str) -> None:
+    assert answer_of(runnable) == answer
+
+
+async def double(text: str) -> str:
+    await asyncio.sleep(0)
+    return text * 2
+
+
+@pytest.mark.parametrize("make", [lambda text: text * 2, double])
+def test_input_makes_what_the_runnable_takes(make: Any) -> None:
+    assert answer_of(str.upper, input=make) == "HEARHEAR"
+
+
+def test_input_goes_before_the_schema() -> None:
+    def three(text: str) -> Any:
+        return {"messages": [HumanMessage(text), HumanMessage(text), AIMessage(text)]}
+
+    assert answer_of(graph(count), input=three).startswith("['HumanMessage', 'HumanMessage', 'AI")
+
+
+def test_input_serves_a_state_of_another_shape() -> None:
+    class Report(TypedDict):
+        topic: str
+        text: str
+
+    builder: Any = StateGraph(Report)
+    builder.add_node("write", lambda state: {"text": f"about {state['topic']}"})
+    builder.add_edge(START, "write")
+
+    def report(text: str) -> Report:
+        return {"topic": text, "text": ""}
+
+    def text_of(state: Report) -> str:
+        return state["text"]
+
+    assert answer_of(builder.compile(), input=report, output=text_of) == "about hear"
+
+
+@pytest.mark.parametrize("field", ["input", "output"])
+async def test_an_input_or_output_that_raises_is_its_tasks_failure(field: str) -> None:
+    def bad(_: Any) -> Any:
+        raise LookupError("no such thing")
+
+    fields: dict[str, Any] = {field: bad}
+    agents = [SubAgent("bad", "Bad.", str.upper, **fields), *team(good=str.upper)]
+    message = await acall(toolbox(*agents)["fan_out"], input="x")
+
+    assert errors(message) == ["LookupError", None]
+
+
+def test_a_second_attempt_finds_its_task_once() -> None:
+    attempts: list[int] = []
+
+    def flaky(state: MessagesState) -> Any:
+        attempts.append(len(state["messages"]))
+        if len(attempts) == 1:
+            raise ConnectionError
+        return {"messages": [AIMessage("there")]}
+
+    child = graph(flaky).with_retry(wait_exponential_jitter=False)
+    tools = toolbox(*team(it=child))
+    boss = supervisor(tools, "fan_out", {"input": "x"}, checkpointer=InMemorySaver())
+    boss.invoke(go(), {"configurable": {"thread_id": "1"}})
+
+    assert attempts == [1, 1]
+
+
+# The answer in what it returned.
+
+
+@pytest.mark.parametrize("make", [str.upper, double])
+def test_output_makes_the_answer(make: Any) -> None:
+    async def whole(state: Any) -> str:
+        return str(await make(last(state)) if make is double else make(last(state)))
+
+    assert answer_of(graph(lambda _: {"messages": [AIMessage("ab")]}), output=whole) in {
+        "AB",
+        "abab",
+    }
+
+
+REASONING = {"type": "reasoning", "reasoning": "Hm."}
+THINKING = {"type": "thinking", "thinking": "Hm.", "signature": "x"}
+
+
+def text_block(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+MESSAGES: dict[str, tuple[list[Any], Any]] = {
+    "blocks": ([AIMessage([REASONING, text_block("a"), THINKING, text_block("b")])], "ab"),
+    "a chunk": ([AIMessageChunk(content="a")], "a"),
+    "the last with text": ([AIMessage("a"), AIMessage(""), AIMessage([THINKING])], "a"),
+    "none with text": ([HumanMessage("a"), AIMessage("")], None),
+    "dicts by role": (
+        [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}],
+        "a",
+    ),
+    "dicts by type": ([{"type": "ai", "content": [THINKING, text_block("a")]}], "a"),
+    "dicts without content": ([{"type": "ai"}, {"type": "ai", "content": None}], None),
+    "neither": ([None, 7, "text"], None),
+    "nothing": ([], None),
+}
+
+
+@pytest.mark.parametrize(("messages", "answer"), MESSAGES.values(), ids=MESSAGES)
+def test_the_answer_is_the_last_text_of_the_agent(messages: list[Any], answer: Any) -> None:
+    assert answer_of(lambda _: {"messages": messages}) == answer
+
+
+@pytest.mark.parametrize("value", [None, [], "", 0, False, {}, {"a": [1]}])
+def test_anything_else_is_kept_as_it_was_returned(value: Any) -> None:
+    assert answer_of(lambda _: value) == value
+
+
+# A graph on a server.
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.realtime
+def test_a_remote_graph_answers(way: str, inside: bool) -> None:
+    with graph_server(shouting) as (url, paths):
+        tools = toolbox(*team(it=RemoteGraph("agent", url=url), up=str.upper))
+        boss = supervisor(tools, "fan_out", {"input": "hear"}, checkpointer=InMemorySaver())
+        thread: Any = {"configurable": {"thread_id": "1"}}
+        if inside and way == "sync":
+            message = told(boss.invoke(go(), thread))
+        elif inside:
+            message = told(asyncio.run(boss.ainvoke(go(), thread)))
+        elif way == "sync":
+            message = call(tools["fan_out"], input="hear")
+        else:
+            message = asyncio.run(acall(tools["fan_out"], input="hear"))
+
+    assert (statuses(message), answers(message)) == (["completed"] * 2, ["HEAR"] * 2)
+    assert paths == ["/runs/stream"], "on no thread, which others would share"
+
+
+@pytest.mark.realtime
+def test_a_remote_graph_that_asks_has_not_answered() -> None:
+    def asking(state: Any) -> Any:
+        return {**state, "__interrupt__": [{"value": "May I?", "id": "1"}]}
+
+    with graph_server(asking) as (url, _):
+        message = call(toolbox(*team(it=RemoteGraph("agent", url=url)))["fan_out"], input="x")
+
+    assert errors(message) == ["HumanNeededError"]
+    assert message.text.endswith("whom nobody can reach here: May I?")
