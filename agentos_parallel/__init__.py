@@ -27,12 +27,16 @@ from agentos_parallel.throttle import TaskThrottler
 
 if TYPE_CHECKING:
     from agentos_parallel.adapters.subagents import SubAgent
-    from agentos_parallel.adapters.tools import ParallelToolkit
+    from agentos_parallel.adapters.toolkit import ParallelToolkit
+    from agentos_parallel.adapters.tools import FanOutTool, ParallelGatherTool, ParallelMapTool
     from agentos_parallel.testing.models import ScriptedChatModel, ScriptExhaustedError
 
 # Loaded when they are asked for: they bring LangChain.
 _LAZY = {
-    "ParallelToolkit": "agentos_parallel.adapters.tools",
+    "FanOutTool": "agentos_parallel.adapters.tools",
+    "ParallelGatherTool": "agentos_parallel.adapters.tools",
+    "ParallelMapTool": "agentos_parallel.adapters.tools",
+    "ParallelToolkit": "agentos_parallel.adapters.toolkit",
     "ScriptExhaustedError": "agentos_parallel.testing.models",
     "ScriptedChatModel": "agentos_parallel.testing.models",
     "SubAgent": "agentos_parallel.adapters.subagents",
@@ -44,9 +48,12 @@ __all__ = [
     "FanOutError",
     "FanOutExecutor",
     "FanOutResult",
+    "FanOutTool",
     "GatherResult",
     "ParallelError",
     "ParallelExecutor",
+    "ParallelGatherTool",
+    "ParallelMapTool",
     "ParallelToolkit",
     "PartialResultWarning",
     "RestoredError",

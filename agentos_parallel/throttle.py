@@ -74,6 +74,9 @@ class TaskThrottler:
         (1, 2)
     """
 
+    lends = True
+    """Whether a task gives its slot to others while it awaits a nested run."""
+
     @strict_call
     def __init__(self, max_concurrent: int = 10) -> None:
         self._limit = whole_number("max_concurrent", max_concurrent)
@@ -360,6 +363,20 @@ class TaskThrottler:
             slots, place.undelivered = place.undelivered, 0
             self._undelivered.discard(place)
         place.grant(slots)
+
+
+class KeptThrottler(TaskThrottler):
+    """One whose slots a task keeps while it awaits a nested run: for what can't run twice at once.
+
+    It is taken before all others: who waits for its slot has no other that its holder, which has
+    lent those, could wait for. A nested run must not wait for one.
+    """
+
+    lends = False
+
+    def __init__(self, max_concurrent: int = 1) -> None:
+        super().__init__(max_concurrent)
+        self.order = (0, self.order[1])
 
 
 _throttlers: weakref.WeakSet[TaskThrottler] = weakref.WeakSet()

@@ -42,12 +42,14 @@ class Lender(ABC):
     """The slots of one task, and the nested runs that it lends them to.
 
     Attributes:
-        holding: it has its slots now.
+        holding: it has all its slots now.
+        kept: those that it never lends, while it has lent the others.
         cancelled: its run, or its clock, has cancelled it: it goes on without slots.
         settled: it has its outcome, and never needs them again.
     """
 
     holding = False
+    kept: tuple[TaskThrottler, ...] = ()
     cancelled = False
     lent_to = 0
     _taking: Future[None] | None = None
@@ -69,10 +71,11 @@ class Lender(ABC):
 
     def give_up_slots(self, outcome: TaskStatus | None = None) -> None:
         """Give back what it holds, if it does."""
-        if self.holding:
-            self.holding = False
-            for throttler in self.throttlers:
-                throttler.release(outcome)
+        held = self.throttlers if self.holding else self.kept
+        if held:
+            self.holding, self.kept = False, ()
+        for throttler in held:
+            throttler.release(outcome)
 
     def lend(self) -> None:
         """One more nested run is awaited: others may have the slots, once they are idle."""
@@ -80,13 +83,22 @@ class Lender(ABC):
         with _lock:
             self.lent_to += 1
             if not keep:
-                self.give_up_slots()
+                self._lend_slots()
 
     def idle_slots(self) -> None:
         """If nothing works with the slots any more, and they are lent, others have them now."""
         with _lock:
             if self.lent_to and not self.slots_in_use():
-                self.give_up_slots()
+                self._lend_slots()
+
+    def _lend_slots(self) -> None:
+        """Let others have the slots, but for those that are never lent."""
+        if self.holding:
+            self.holding = False
+            self.kept = tuple(each for each in self.throttlers if not each.lends)
+            for throttler in self.throttlers:
+                if throttler.lends:
+                    throttler.release()
 
     async def take_back(self) -> None:
         """One nested run has ended: with the last, wait for the slots.
@@ -121,8 +133,9 @@ class Lender(ABC):
         taken: list[TaskThrottler] = []
         try:
             for throttler in self.throttlers:
-                await throttler.acquire(front=True)
-                taken.append(throttler)
+                if throttler not in self.kept:
+                    await throttler.acquire(front=True)
+                    taken.append(throttler)
         except GeneratorExit:  # perhaps the collector's: no lock may be taken
             for throttler in taken:
                 throttler.release_collected()
@@ -136,8 +149,10 @@ class Lender(ABC):
         with _lock:
             self._taking = None
             # Another run may have opened meanwhile, or the task may be over by now.
-            keep = len(taken) == len(self.throttlers) and not (self.lent_to or self.settled)
-            self.holding = keep
+            complete = len(taken) + len(self.kept) == len(self.throttlers)
+            keep = complete and not (self.lent_to or self.settled)
+            if keep:
+                self.holding, self.kept = True, ()
         if not keep:
             for throttler in taken:
                 throttler.release()
@@ -202,6 +217,9 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
             return
         if exc_type is GeneratorExit:  # the collector's: its loop is gone
             self._task.lent_to -= 1
+            kept, self._task.kept = self._task.kept, ()
+            for throttler in kept:
+                throttler.release_collected()
             return
         try:
             await self._task.take_back()

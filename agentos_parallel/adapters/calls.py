@@ -155,7 +155,7 @@ def _turn_of(agent: SubAgent) -> Iterator[None]:
         return
     assert agent.throttler is not None
     waits = not below_exclusive.get()  # then its run has taken the slot
-    if not waits and not agent.throttler.acquire_now():
+    if not waits and not agent.throttler.try_acquire():
         raise BusyError(
             f"{agent.name} is at work and takes one task at a time, and an agent that does so too "
             "can't wait for it: go on without it, or let your caller ask it"

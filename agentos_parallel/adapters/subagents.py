@@ -11,7 +11,7 @@ from agentos_parallel._core.works import call_of
 from agentos_parallel.adapters.answers import takes_messages
 from agentos_parallel.arguments import discarding, strict_call
 from agentos_parallel.checks import seconds, shown, text, whole_number
-from agentos_parallel.throttle import TaskThrottler
+from agentos_parallel.throttle import KeptThrottler, TaskThrottler
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -62,7 +62,9 @@ class SubAgent:
             self._check()
         object.__setattr__(self, "takes_messages", takes_messages(self.runnable))
         if self.max_concurrent is not None:
-            object.__setattr__(self, "throttler", TaskThrottler(self.max_concurrent))
+            # Whoever waits while others run below it is at work all the same, where there is one.
+            kind = KeptThrottler if self.max_concurrent == 1 else TaskThrottler
+            object.__setattr__(self, "throttler", kind(self.max_concurrent))
 
     def _check(self) -> None:
         if not NAME_PATTERN.fullmatch(text("name", self.name)):

@@ -1,5 +1,6 @@
 """What a child of a tool call is called with, and how it stands in the trace."""
 
+import asyncio
 from contextvars import ContextVar
 from typing import Any
 
@@ -334,3 +335,97 @@ def test_a_childs_recursion_limit_is_its_own_failure(way: str) -> None:
 
     assert statuses(message) == ["failed", "completed"]
     assert errors(message) == [GraphRecursionError.__name__, None]
+
+
+# Agents that can't run twice at once.
+
+
+class Alone:
+    """An agent that notes how many of its tasks run at once, and what it calls meanwhile."""
+
+    def __init__(self, calls: Any = None) -> None:
+        self.running = self.peak = 0
+        self.calls = calls
+
+    async def __call__(self, text: str) -> Any:
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        try:
+            await asyncio.sleep(1)
+            return text if self.calls is None else await self.calls(text)
+        finally:
+            self.running -= 1
+
+
+def alone(name: str, body: Any) -> SubAgent:
+    return SubAgent(name, "Runs alone.", body, max_concurrent=1)
+
+
+async def test_one_that_cannot_run_twice_at_once_does_not_even_while_it_waits() -> None:
+    inner = toolbox(*team(low=str.lower))["fan_out"]
+    body = Alone(lambda text: acall(inner, input=text))
+    agent = alone("it", body)
+    tools = [toolbox(agent)["parallel_map"], toolbox(agent)["parallel_map"]]
+
+    messages = await asyncio.gather(
+        *(acall(tool, agent="it", inputs=["a", "b", "c"]) for tool in tools)
+    )
+
+    assert [statuses(message) for message in messages] == [["completed"] * 3] * 2
+    assert body.peak == 1
+
+
+async def test_an_agents_own_limit_holds_over_toolkits() -> None:
+    body = Alone()
+    agent = SubAgent("it", "Two at once.", body, max_concurrent=2)
+    tools = [toolbox(agent)["parallel_map"], toolbox(agent)["parallel_map"]]
+
+    await asyncio.gather(*(acall(tool, agent="it", inputs=list("abcd")) for tool in tools))
+
+    assert body.peak == 2
+
+
+async def test_an_agent_that_calls_itself_is_refused_in_a_sentence() -> None:
+    tools: dict[str, BaseTool] = {}
+    agent = alone("it", Alone(lambda text: acall(tools["fan_out"], input=text)))
+    tools.update(toolbox(agent))
+
+    message = await acall(tools["fan_out"], input="x")
+
+    [inner] = answers(message)
+    assert statuses(message) == ["completed"]
+    assert "it is at work and takes one task at a time" in str(inner)
+
+
+async def test_two_that_call_each_other_do_not_wait_for_each_other() -> None:
+    tools: dict[str, BaseTool] = {}
+    one = alone("one", Alone(lambda text: acall(tools["fan_out"], input=text, agents=["two"])))
+    two = alone("two", Alone(lambda text: acall(tools["fan_out"], input=text, agents=["one"])))
+    tools.update(toolbox(one, two, timeout=30))
+
+    message = await acall(tools["fan_out"], input="x")
+
+    assert statuses(message) == ["completed", "completed"]
+    assert "takes one task at a time" in str(answers(message))
+    assert [agent.throttler.active for agent in (one, two) if agent.throttler] == [0, 0]
+
+
+async def test_below_one_an_idle_one_is_served_and_a_second_task_for_it_is_refused() -> None:
+    other = alone("other", Alone())
+    inner = toolbox(other)["parallel_map"]
+    body = Alone(lambda text: acall(inner, agent="other", inputs=["a", "b"]))
+
+    message = await acall(toolbox(alone("it", body))["fan_out"], input="x")
+
+    assert "1 of 2 tasks completed" in str(answers(message))
+    assert "other is at work" in str(answers(message))
+    assert other.throttler is not None
+    assert other.throttler.active == 0
+
+
+def test_a_refused_call_below_one_in_threads() -> None:
+    tools: dict[str, BaseTool] = {}
+    agent = alone("it", lambda text: str(call(tools["fan_out"], input=text).content))
+    tools.update(toolbox(agent, timeout=30))
+
+    assert "takes one task at a time" in answers(call(tools["fan_out"], input="x"))[0]

@@ -146,7 +146,7 @@ async def test_all_forms_answer_in_one_fan_out() -> None:
     agents = [SubAgent(f"s{i}", "Sync.", f(str.upper)) for i, f in enumerate(SYNC_FORMS.values())]
     agents += [SubAgent(f"a{i}", "Async.", f(upper)) for i, f in enumerate(ASYNC_FORMS.values())]
 
-    message = await acall(toolbox(*agents, max_concurrent=3)["fan_out"], input="hear")
+    message = await acall(toolbox(*agents, max_concurrent=3, max_tasks=99)["fan_out"], input="hear")
 
     assert answers(message) == ["HEAR"] * len(agents)
     assert [task["task_id"] for task in message.artifact["results"]] == [a.name for a in agents]

@@ -335,7 +335,7 @@ def test_calls_in_calls_five_deep_on_one_slot(kind: str) -> None:
         depth = int(text)
         return sum(answers(await acall(tools["parallel_map"], **args(depth - 1)))) if depth else 1
 
-    tools.update(toolbox(*team(s=ask, a=aask), max_concurrent=1, timeout=30))
+    tools.update(toolbox(*team(s=ask, a=aask), max_concurrent=1, timeout=30, max_depth=6))
 
     assert answers(asyncio.run(acall(tools["parallel_map"], **args(5)))) == [32, 32]
 

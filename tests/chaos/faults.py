@@ -100,17 +100,17 @@ FAULTS = (
     Fault(
         "a slot is not given back",
         "_core/nesting.py",
+        "            throttler.release(outcome)",
+        "            if outcome is not TaskStatus.CANCELLED:\n"
         "                throttler.release(outcome)",
-        "                if outcome is not TaskStatus.CANCELLED:\n"
-        "                    throttler.release(outcome)",
     ),
     Fault(
         "a slot is given back twice",
         "_core/nesting.py",
+        "            throttler.release(outcome)",
+        "            throttler.release(outcome)\n"
+        "            if outcome is TaskStatus.FAILED and throttler.active:\n"
         "                throttler.release(outcome)",
-        "                throttler.release(outcome)\n"
-        "                if outcome is TaskStatus.FAILED and throttler.active:\n"
-        "                    throttler.release(outcome)",
     ),
     Fault(
         "a slot is lost with a cancelled waiter",

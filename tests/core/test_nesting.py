@@ -28,6 +28,7 @@ from agentos_parallel._core.nesting import lent
 from agentos_parallel._core.run import Run
 from agentos_parallel._core.sources import SizedInput
 from agentos_parallel.settings import Settings
+from agentos_parallel.throttle import KeptThrottler
 from tests import virtual_time
 from tests.pieces import Stubborn, after, alive, now, settle
 from tests.virtual_time import run_virtually
@@ -474,3 +475,129 @@ async def test_runs_beside_a_merge_in_a_thread_do_not_wait_for_it() -> None:
     finally:
         release.set()
     assert result.raise_for_errors().get_results() == [[[1], 2, 2]]
+
+
+# Slots that are never lent.
+
+
+async def test_a_kept_slot_is_not_lent_while_the_others_are() -> None:
+    kept, wide = KeptThrottler(), TaskThrottler(2)
+    held: list[tuple[int, int]] = []
+
+    async def parent() -> None:
+        async def child() -> None:
+            held.append((kept.active, wide.active))
+            await asyncio.sleep(1)
+
+        await parallel_gather(child)
+        held.append((kept.active, wide.active))
+
+    await parallel_gather(parent, throttler=lambda _: [wide, kept])
+
+    assert held == [(1, 0), (1, 1)]
+    assert (kept.active, wide.active) == (0, 0)
+
+
+async def test_who_needs_a_kept_slot_waits_until_its_holder_has_ended() -> None:
+    kept, started = KeptThrottler(), []
+
+    async def parent() -> None:
+        started.append(now())
+        await parallel_gather(partial(after, 2, None))
+
+    result = await parallel_gather(parent, parent, parent, throttler=kept)
+
+    assert [at - started[0] for at in started] == [0, 2, 4]
+    assert result.all_succeeded
+
+
+async def test_a_kept_slot_is_taken_before_an_older_one_as_narrow() -> None:
+    narrow, kept = TaskThrottler(1), KeptThrottler()
+
+    async def parent() -> None:
+        await parallel_gather(partial(after, 1, None))  # and takes the narrow one back
+
+    executor = ParallelExecutor(throttler=lambda _: [narrow, kept], max_concurrent=2)
+    assert (await executor.gather([parent, parent, parent], timeout=9)).all_succeeded
+
+
+async def test_a_task_cancelled_while_it_takes_its_slots_back_gives_the_kept_one_back() -> None:
+    kept, wide = KeptThrottler(), TaskThrottler(1)
+
+    async def parent() -> None:
+        async def child() -> None:
+            assert wide.try_acquire()
+
+        await parallel_gather(child)
+
+    result = await parallel_gather(parent, throttler=lambda _: [kept, wide], timeout=1)
+
+    assert result.timed_out == 1
+    assert (kept.active, wide.active) == (0, 1)
+
+
+@pytest.mark.leaky
+def test_a_task_of_a_closed_loop_that_awaits_a_nested_run_keeps_no_kept_slot() -> None:
+    kept = KeptThrottler()
+
+    async def parent() -> None:
+        await parallel_gather(partial(after, 100, None))
+
+    loop = virtual_time.new_loop()
+    loop.set_exception_handler(lambda *_: None)  # tasks were destroyed: that is what happens here
+    main = loop.create_task(parallel_gather(parent, throttler=kept, timeout=None))
+    loop.call_later(1, loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert kept.active == 1
+
+    del main
+    gc.collect()
+    assert kept.active == 0
+
+
+@given(
+    TREES,
+    st.lists(st.booleans(), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.sampled_from([None, 0.75, 2.0, 5.0]),
+)
+@settings(deadline=None, max_examples=150)
+def test_kept_slots_in_any_tree_of_runs_are_held_by_one_and_given_back(
+    tree: list[Any], keeps: list[bool], limit: int, timeout: float | None
+) -> None:
+    """Only the works of the outermost run need the kept slot, as nobody below may wait for it."""
+    wide, kept, load = TaskThrottler(limit), KeptThrottler(), Load()
+    inside = 0
+
+    def throttlers_of(index: int) -> list[TaskThrottler]:
+        return [wide, kept] if keeps[index % len(keeps)] else [wide]
+
+    async def grow(node: list[Any] | float) -> None:
+        if isinstance(node, list):
+            await parallel_map(grow, node, throttler=wide, timeout=None)
+            await load(0.25)
+        else:
+            await load(node)
+
+    async def outer(indexed: tuple[int, Any]) -> None:
+        nonlocal inside
+        alone = kept in throttlers_of(indexed[0])
+        inside += alone
+        assert inside <= 1
+        try:
+            await grow(indexed[1])
+        finally:
+            inside -= alone
+
+    async def main() -> None:
+        indexed = list(enumerate(tree))
+        result = await parallel_map(
+            outer, indexed, throttler=lambda each: throttlers_of(each[0]), timeout=timeout
+        )
+        assert result.failed == 0
+        assert not alive()
+
+    run_virtually(main())
+    assert load.peak <= limit
+    assert [(each.active, each.waiting) for each in (wide, kept)] == [(0, 0)] * 2

@@ -1,0 +1,135 @@
+"""Error texts lose the secrets in them, and nothing else."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentos_parallel.adapters.redact import redacted
+from tests.adapters.parts import acall, call, team, toolbox
+
+# Nothing of what follows is a key of anybody's.
+SECRETS = [
+    "sk-abcdEFGH1234abcdEFGH1234",
+    "sk-proj-Ab12_-cdEF34ghIJ56",
+    "sk-ant-api03-Ab12cdEF34ghIJ56-xyz",
+    "sk-or-v1-0123456789abcdef",
+    "AIzaSyA1234567890abcdefghijklmnopqrstu",
+    "AKIAIOSFODNN7EXAMPLE",
+    "ghp_0123456789abcdefghij0123456789abcdef",
+    "github_pat_11ABCDEFG0123456789_abcdef",
+    "glpat-0123456789abcdefghij",
+    "hf_abcdefghij0123456789",
+    "xoxb-123456789012-abcdefGHIJ",
+    "lsv2_pt_0123456789abcdef_01234",
+    "gsk_0123456789abcdefghij",
+    "tvly-0123456789abcdef",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
+]
+
+TEXTS = [
+    ("Incorrect API key provided: sk-ab***yz9.", "sk-ab***yz9"),
+    ("Authorization: Bearer abc.def-123", "abc.def-123"),
+    ("headers={'Authorization': 'Bearer 0123456789'}", "0123456789"),
+    ("Authorization: Basic dXNlcjpwYXNz==", "dXNlcjpwYXNz"),
+    ("api_key=hunter2", "hunter2"),
+    ("OPENAI_API_KEY=hunter2 is wrong", "hunter2"),
+    ('{"x-api-key": "hunter two", "model": "m"}', "hunter two"),
+    ("{'api_key': 'hunter2'}", "hunter2"),
+    ("Client(token='hunter2', url='x')", "hunter2"),
+    ("GET https://host/path?key=1&access_token=hunter2&x=1", "hunter2"),
+    ("password: hunter2", "hunter2"),
+    ("pwd=hunter;", "hunter"),
+    ("aws_secret_access_key = abc/def+ghi", "abc/def+ghi"),
+    ("postgresql://me:hunter2@db.example/prod", "hunter2"),
+    ("redis://:hunter2@localhost:6379/0", "hunter2"),
+    ("Set-Cookie: cookie=session123", "session123"),
+    (
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIabc\n-----END RSA PRIVATE KEY-----",
+        "MIIabc",
+    ),
+]
+
+PLAIN = [
+    "max_tokens=20 is too low",
+    "used 500 tokens: 300 of the prompt",
+    "token limit: the prompt has 9000 tokens",
+    "tokens=12345",
+    "password: must have at least eight letters",
+    "secret: the garden",
+    "api_key=None",
+    "no module named sk-learn or sk_learn",
+    "task-0123456789 of run 0b859870-b836-a6e3-6a87-19181be6123d",
+    "/usr/lib/python3.11/site-packages/httpx/_client.py, line 914",
+    "https://example.org/a:b/c@d",
+    "sha256: e3b0c44298fc1c149afbf4c8996fb924",
+    "Basic authentication failed; bearer of bad news",
+    "KeyError: 'id'",
+    "the key 'name' is missing",
+    "time 12:30:45, ratio 3:4",
+    "",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("around", ["{}", "key {} is wrong", "('{}',)", "x={}, y", "<{}>"])
+def test_what_looks_like_a_key_is_gone(secret: str, around: str) -> None:
+    text = redacted(around.format(secret))
+
+    assert secret[-8:] not in text
+    assert "…" in text
+
+
+@pytest.mark.parametrize(("text", "secret"), TEXTS)
+def test_what_is_called_a_secret_is_gone(text: str, secret: str) -> None:
+    assert secret in text
+    assert secret not in redacted(text)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_ordinary_text_stays(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_what_was_there_stays_readable() -> None:
+    text = "401: Bearer abc123def of https://me:secret@host, api_key='x' (sk-proj-abc123def)"
+    assert redacted(text) == ("401: Bearer … of https://me:…@host, api_key=… (sk-proj-…)")
+
+
+@given(
+    st.lists(
+        st.sampled_from([*SECRETS, *(text for text, _ in TEXTS), *PLAIN, "=", ":", "'", '"', "sk-"])
+        | st.text(max_size=8)
+    ).map("".join)
+)
+def test_a_second_time_changes_nothing(text: str) -> None:
+    once = redacted(text)
+    assert redacted(once) == once
+
+
+@pytest.mark.parametrize(
+    "piece", ["sk-", "token=", "token: ", "Bearer ", "eyJ", "://a:", "-----BEGIN PRIVATE KEY-----"]
+)
+def test_a_hostile_text_of_a_megabyte_is_read(piece: str) -> None:
+    redacted(piece * (1_000_000 // len(piece)))  # would take hours if it were quadratic
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_neither_model_nor_artifact_see_the_key_in_an_error(way: str) -> None:
+    def fails(text: str) -> str:
+        raise PermissionError(f"Incorrect API key provided: {SECRETS[0]}")
+
+    tool = toolbox(*team(it=fails, up=str.upper))["fan_out"]
+    message = call(tool, input="x") if way == "sync" else asyncio.run(acall(tool, input="x"))
+
+    assert "failed: PermissionError: Incorrect API key provided: sk-…" in message.text
+    assert SECRETS[0] not in str(message)
+
+
+def test_nor_in_a_merge_that_raises() -> None:
+    def merge(answers: list[str]) -> str:
+        raise PermissionError(SECRETS[0])
+
+    tool = toolbox(*team(up=str.upper), merge_fn=merge)["fan_out"]
+    assert SECRETS[0] not in str(call(tool, input="x", aggregation="merge"))
