@@ -82,7 +82,8 @@ def _arguments(name: str, team: Team, **fields: Any) -> type[BaseModel]:
 
 def _agent_name(team: Team) -> Any:
     """The model sees the names, and a wrong one gets a sentence."""
-    return Annotated[str, _told("Name of an agent, as listed above.", enum=list(team.agents))]
+    told = "; ".join(f"{agent.name}: {agent.description}" for agent in team.agents.values())
+    return Annotated[str, _told(f"Name of an agent. {told}", enum=list(team.agents))]
 
 
 def _many(kind: Any) -> Any:
