@@ -325,13 +325,13 @@ ASYNC_FORMS: dict[str, Callable[[AsyncBody], Any]] = {
 
 
 class Recorder(BaseCallbackHandler):
-    """Keeps the tree of runs: each one's name and parent, and how it ended."""
+    """Keeps the tree of runs: each one's name, parent and tags, and how often and how it ended."""
 
     def __init__(self) -> None:
         self.names: dict[UUID, str] = {}
         self.parents: dict[UUID, UUID | None] = {}
         self.tags: dict[UUID, list[str]] = {}
-        self.ended: set[UUID] = set()
+        self.ends: dict[UUID, list[Any]] = {}
 
     def _start(
         self,
@@ -347,7 +347,17 @@ class Recorder(BaseCallbackHandler):
         self.tags[run_id] = kwargs.get("tags") or []
 
     def _end(self, *args: Any, run_id: UUID, **kwargs: Any) -> None:
-        self.ended.add(run_id)
+        self.ends.setdefault(run_id, []).append(args[0] if args else None)
+
+    @property
+    def ended(self) -> set[UUID]:
+        return set(self.ends)
+
+    def error(self, name: str) -> str:
+        """The type of what the only run of that name ended with."""
+        [run_id] = self.named(name)
+        [end] = self.ends[run_id]
+        return type(end).__name__
 
     on_chain_start = on_tool_start = on_chat_model_start = on_llm_start = _start
     on_chain_end = on_tool_end = on_llm_end = _end
