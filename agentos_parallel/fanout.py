@@ -14,6 +14,7 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, Unpack
 
 from agentos_parallel._core.collect import AnyWork, Many, check_reach, collect, works_of
+from agentos_parallel._core.notices import Observer
 from agentos_parallel._core.sources import SizedInput, Unsized
 from agentos_parallel._core.stop import first_success
 from agentos_parallel._core.task import is_control_flow
@@ -149,7 +150,7 @@ class FanOutExecutor:
         Warns:
             PartialResultWarning: "merge" went past tasks that did not succeed.
         """
-        return _value(self.config, await self._run("worker_coros", worker_coros, merge_fn))
+        return _value(self.config, await run_fan_out(self, "worker_coros", worker_coros, merge_fn))
 
     @strict_call
     async def run(self, works: Many[AnyWork], merge_fn: Any = None) -> FanOutResult[Any]:
@@ -163,32 +164,41 @@ class FanOutExecutor:
             FanOutError: *merge_fn* raised; its exception is the cause.
             TypeError, ValueError: a bad argument; nothing was started, every coroutine is closed.
         """
-        return await self._run("works", works, merge_fn)
+        return await run_fan_out(self, "works", works, merge_fn)
 
-    async def _run(self, name: str, works: Any, merge_fn: Any) -> FanOutResult[Any]:
-        config = self.config
-        with discarding(works, merge_fn):
-            merge = _merge_call(config.aggregation, merge_fn)
-            source = works_of(name, works)
-            settings = self.executor.settings(no_deadline="timeout=None")
-            check_reach(settings, source)
-            _check_source(config, name, source)
-        first = config.aggregation == "first"
-        gathered, winner = await collect(
-            source,
-            settings,
-            call=with_retry(_begin_factory, config.max_retries) if config.retry_failed else begin,
-            works=True,
-            rule=first_success if first else None,
-            success_wins=first,
-        )
-        if config.aggregation == "all":
-            return FanOutResult(gathered, None, gathered)
-        if not gathered.total:
-            raise ValueError(_NOTHING.format(config.aggregation))
-        if merge is not None:
-            return FanOutResult(await _merged(merge, gathered, config), None, gathered)
-        return FanOutResult(gathered.by_id[winner].result if winner else None, winner, gathered)
+
+async def run_fan_out(
+    executor: FanOutExecutor,
+    name: str,
+    works: Any,
+    merge_fn: Any,
+    observer: Observer | None = None,
+) -> FanOutResult[Any]:
+    """``FanOutExecutor.run`` of *works*, the argument *name*, with an *observer* of its tasks."""
+    config = executor.config
+    with discarding(works, merge_fn):
+        merge = _merge_call(config.aggregation, merge_fn)
+        source = works_of(name, works)
+        settings = executor.executor.settings(no_deadline="timeout=None")
+        check_reach(settings, source)
+        _check_source(config, name, source)
+    first = config.aggregation == "first"
+    gathered, winner = await collect(
+        source,
+        settings,
+        call=with_retry(_begin_factory, config.max_retries) if config.retry_failed else begin,
+        works=True,
+        rule=first_success if first else None,
+        success_wins=first,
+        observer=observer,
+    )
+    if config.aggregation == "all":
+        return FanOutResult(gathered, None, gathered)
+    if not gathered.total:
+        raise ValueError(_NOTHING.format(config.aggregation))
+    if merge is not None:
+        return FanOutResult(await _merged(merge, gathered, config), None, gathered)
+    return FanOutResult(gathered.by_id[winner].result if winner else None, winner, gathered)
 
 
 @entry_point

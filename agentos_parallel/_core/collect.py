@@ -6,7 +6,9 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Itera
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from agentos_parallel._core.ledger import Deliver
 from agentos_parallel._core.nesting import lent
+from agentos_parallel._core.notices import Notices, Observer
 from agentos_parallel._core.run import Run
 from agentos_parallel._core.sources import SizedInput, Unsized, source_of
 from agentos_parallel._core.stop import StopRule, rule_of
@@ -65,6 +67,7 @@ async def collect(
     rule: StopRule | None = None,
     return_partial: bool = True,
     success_wins: bool = False,
+    observer: Observer | None = None,
 ) -> tuple[GatherResult[Any], str | None]:
     """Run to the end, and give the GatherResult and the task_id of the first task to succeed.
 
@@ -76,6 +79,7 @@ async def collect(
         rule: when to stop, if not as *settings* say.
         return_partial: a run that its deadline ended returns what it has.
         success_wins: where a task succeeded nothing but an exit or a cancel is raised.
+        observer: told of each task's start and outcome; None: nobody is.
 
     Raises:
         DeadlineExceeded: the deadline ended the run, and *return_partial* is False.
@@ -83,10 +87,19 @@ async def collect(
         BaseException: what has to come out of the call: control flow, an exit, a cancel.
     """
     results: dict[int, TaskResult[Any]] = {}  # in the order in which the tasks ended
-    run = Run(source, call, settings, results.__setitem__, rule or rule_of(settings), works=works)
-    async with lent():
-        run.open()
-        await run.finish()
+    deliver: Deliver = results.__setitem__
+    notices = None
+    if observer is not None:
+        notices = Notices(observer, settings.grace)
+        call, deliver = notices.of_starts(call), _telling(deliver, notices)
+    run = Run(source, call, settings, deliver, rule or rule_of(settings), works=works)
+    try:
+        async with lent():
+            run.open()
+            await run.finish()
+    finally:
+        if notices is not None:
+            await notices.finish()
     in_order = [results[index] for index in range(run.ledger.counts.total)]
     gathered: GatherResult[Any] = replace(run.ledger.counts, results=in_order)
     succeeded = (r.task_id for r in results.values() if r.status is TaskStatus.COMPLETED)
@@ -95,3 +108,11 @@ async def collect(
     if failure is None or (success_wins and winner is not None):
         return gathered, winner
     raise failure
+
+
+def _telling(deliver: Deliver, notices: Notices) -> Deliver:
+    def tell(index: int, result: TaskResult[Any]) -> None:
+        deliver(index, result)
+        notices.tell(result)
+
+    return tell

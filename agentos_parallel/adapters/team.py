@@ -12,10 +12,11 @@ from langchain_core.runnables import Runnable
 from agentos_parallel._core.works import call_of
 from agentos_parallel.adapters.answers import answer_of, check_answered
 from agentos_parallel.adapters.calls import ToolCall, below_exclusive, depth, invoked
+from agentos_parallel.adapters.progress import progress
 from agentos_parallel.adapters.subagents import SubAgent, by_name
 from agentos_parallel.arguments import strict_call
 from agentos_parallel.checks import seconds, shown, whole_number
-from agentos_parallel.fanout import Aggregation, FanOutExecutor
+from agentos_parallel.fanout import Aggregation, FanOutExecutor, run_fan_out
 from agentos_parallel.results import FanOutResult
 from agentos_parallel.throttle import TaskThrottler
 
@@ -147,8 +148,11 @@ class Team:
             task_id: partial(call.ask, task.agent, task.text, position)
             for position, (task_id, task) in enumerate(tasks.items())
         }
+        merge = self.merge_fn if aggregation == "merge" else None
+        names = {task_id: task.agent.name for task_id, task in tasks.items()}
         async with call:
-            return await executor.run(works, self.merge_fn if aggregation == "merge" else None)
+            told = progress(names, sync=call.sync)
+            return await run_fan_out(executor, "works", works, merge, told)
 
     def _lowered(self, timeout: float | None) -> float | None:
         if timeout is not None and not timeout > 0:
