@@ -27,7 +27,7 @@ EVENT = "agentos_parallel.task"
 
 
 def progress(agents: Mapping[str, str], *, sync: bool) -> Observer | None:
-    """Who tells LangChain's callbacks, and LangGraph's stream where there is one, of a call's tasks.
+    """Who tells callbacks, and LangGraph's stream where there is one, of a call's tasks.
 
     The data is ``{tool_call_id, task_id, agent, status, queued_ms, duration_ms, error}``, once with
     status "running" and once with the outcome; the stream has the event's name in it as well. None
