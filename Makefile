@@ -75,7 +75,7 @@ lint: $(VENV)/.dev ## check style, types and layers
 bench: $(VENV)/.dev ## measure, with peers in the same run
 	$(BIN)/python tests/benchmarks/run.py
 
-constraints: $(VENV)/.dev ## renew constraints.txt: the newest versions that pyproject.toml admits
+constraints: $(MADE) ## renew constraints.txt: the newest versions that pyproject.toml admits
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras --group dev \
 		--no-header --no-annotate --output-file $(CONSTRAINTS) pyproject.toml
 
@@ -104,7 +104,8 @@ $(VENV)/.dev: $(MADE)
 
 $(VENV)/.lowest: $(MADE)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --resolution lowest-direct -e '.[agents]'
-	@$(call install,--group test)
+	@$(BIN)/uv pip freeze --python $(BIN)/python | grep -E '^(lang(chain|chain-core|graph)|pydantic|tenacity)=' >$@.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c $@.txt --group test
 	@touch $@
 
 $(VENV)/.newest: $(MADE)
