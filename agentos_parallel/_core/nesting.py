@@ -43,7 +43,8 @@ class Lender(ABC):
 
     Attributes:
         holding: it has all its slots now.
-        kept: those that it never lends, while it has lent the others.
+        kept: what it holds beside all its slots: one that it took itself, and while it has lent the
+            others, those that it never lends.
         cancelled: its run, or its clock, has cancelled it: it goes on without slots.
         settled: it has its outcome, and never needs them again.
     """
@@ -71,9 +72,10 @@ class Lender(ABC):
 
     def give_up_slots(self, outcome: TaskStatus | None = None) -> None:
         """Give back what it holds, if it does."""
-        held = self.throttlers if self.holding else self.kept
-        if held:
-            self.holding, self.kept = False, ()
+        held = self.throttlers if self.holding else ()
+        if self.kept:
+            held, self.kept = (*held, *self.kept), ()
+        self.holding = False
         for throttler in held:
             throttler.release(outcome)
 
@@ -95,10 +97,11 @@ class Lender(ABC):
         """Let others have the slots, but for those that are never lent."""
         if self.holding:
             self.holding = False
-            self.kept = tuple(each for each in self.throttlers if not each.lends)
             for throttler in self.throttlers:
                 if throttler.lends:
                     throttler.release()
+                else:
+                    self.kept = (*self.kept, throttler)
 
     async def take_back(self) -> None:
         """One nested run has ended: with the last, wait for the slots.
@@ -133,7 +136,7 @@ class Lender(ABC):
         taken: list[TaskThrottler] = []
         try:
             for throttler in self.throttlers:
-                if throttler not in self.kept:
+                if throttler.lends:
                     await throttler.acquire(front=True)
                     taken.append(throttler)
         except GeneratorExit:  # perhaps the collector's: no lock may be taken
@@ -149,10 +152,11 @@ class Lender(ABC):
         with _lock:
             self._taking = None
             # Another run may have opened meanwhile, or the task may be over by now.
-            complete = len(taken) + len(self.kept) == len(self.throttlers)
+            complete = len(taken) == sum(each.lends for each in self.throttlers)
             keep = complete and not (self.lent_to or self.settled)
             if keep:
-                self.holding, self.kept = True, ()
+                self.holding = True
+                self.kept = tuple(each for each in self.kept if each not in self.throttlers)
         if not keep:
             for throttler in taken:
                 throttler.release()
@@ -226,6 +230,20 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
         except asyncio.CancelledError:
             if exc is None or isinstance(exc, Exception | asyncio.CancelledError):
                 raise  # else the nested run raised an exit, which goes before a cancel
+
+
+def take_now(throttler: TaskThrottler) -> bool:
+    """Take a slot for the task that we are in, if one is free; says whether one was.
+
+    It is not lent, and given back when the task has really ended.
+    """
+    task = current.get()
+    assert task is not None
+    if not throttler.try_acquire():
+        return False
+    with _lock:
+        task.kept = (*task.kept, throttler)
+    return True
 
 
 def remaining() -> float | None:

@@ -7,8 +7,6 @@ its own: its ``ainvoke`` would run in the loop's default pool, which ``asyncio.r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
@@ -23,6 +21,7 @@ from langchain_core.callbacks import (
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
+from agentos_parallel._core.nesting import take_now
 from agentos_parallel._core.task import is_control_flow, reason_of
 from agentos_parallel._core.works import call_of, in_thread
 from agentos_parallel.adapters import graphs
@@ -99,15 +98,16 @@ class ToolCall:
         self._opened.append(runs)
         ended: BaseException = asyncio.CancelledError("its task has ended")
         try:
-            with _turn_of(agent):
-                return await self._answer(agent, task, self._config(agent, position, runs))
+            _take_turn(agent)
+            return await self._answer(agent, task, self._config(agent, position, runs))
         except BaseException as error:
             ended = reason_of(error)
             if is_control_flow(error):
                 self._askers.heard(position, agent.name, error)
             raise
         finally:
-            await runs.close(ended, sync=self.sync)
+            if not isinstance(ended, GeneratorExit):  # the collector's: nobody can be told
+                await runs.close(ended, sync=self.sync)
             del ended  # or the error would hold itself, through this frame
 
     async def _answer(self, agent: SubAgent, task: str, config: RunnableConfig) -> Any:
@@ -141,9 +141,8 @@ class ToolCall:
         }
 
 
-@contextmanager
-def _turn_of(agent: SubAgent) -> Iterator[None]:
-    """The block runs *agent*, alone if it can't run twice at once.
+def _take_turn(agent: SubAgent) -> None:
+    """Have *agent* run alone, if it can't run twice at once.
 
     Below such an agent nobody waits for another: two could wait for each other.
 
@@ -151,21 +150,15 @@ def _turn_of(agent: SubAgent) -> Iterator[None]:
         BusyError: it runs already.
     """
     if agent.max_concurrent != 1:
-        yield
         return
     assert agent.throttler is not None
-    waits = not below_exclusive.get()  # then its run has taken the slot
-    if not waits and not agent.throttler.try_acquire():
+    # Above, the run has taken the slot before it started the task.
+    if below_exclusive.get() and not take_now(agent.throttler):
         raise BusyError(
             f"{agent.name} is at work and takes one task at a time, and an agent that does so too "
             "can't wait for it: go on without it, or let your caller ask it"
         )
     below_exclusive.set(True)
-    try:
-        yield
-    finally:
-        if not waits:
-            agent.throttler.release()
 
 
 async def invoked(

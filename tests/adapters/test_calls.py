@@ -1,6 +1,8 @@
 """What a child of a tool call is called with, and how it stands in the trace."""
 
 import asyncio
+import threading
+import time
 from contextvars import ContextVar
 from typing import Any
 
@@ -429,3 +431,28 @@ def test_a_refused_call_below_one_in_threads() -> None:
     tools.update(toolbox(agent, timeout=30))
 
     assert "takes one task at a time" in answers(call(tools["fan_out"], input="x"))[0]
+
+
+@pytest.mark.leaky
+@pytest.mark.realtime
+def test_below_one_an_abandoned_thread_keeps_its_agent_busy_until_it_has_ended() -> None:
+    release, running = threading.Event(), []
+
+    def hangs(text: str) -> str:
+        running.append(text)
+        release.wait(20)
+        return text
+
+    slow = SubAgent("slow", "Hangs.", hangs, max_concurrent=1, task_timeout=0.05)
+    inner = toolbox(slow)["fan_out"]
+    outer = toolbox(alone("it", lambda text: call(inner, input=text).text))["parallel_map"]
+
+    message = call(outer, agent="it", inputs=["a", "b"])
+    assert "timed out after 0.05" in answers(message)[0]
+    assert "slow is at work" in answers(message)[1]
+    assert running == ["a"]
+
+    release.set()
+    assert slow.throttler is not None
+    while slow.throttler.active:
+        time.sleep(0.01)

@@ -73,7 +73,7 @@ def measured(agent: Any, work: Work, way: str) -> dict[str, str]:
     work.began = time.monotonic()
     try:
         state = agent.invoke(go()) if way == "sync" else asyncio.run(agent.ainvoke(go()))
-        read = told(state).text
+        read = str(told(state).text)
         outcome = "goes on, and knows why two have none"
         assert "fails] failed: ConnectionError" in read
         assert "hangs] timed out after 1" in read

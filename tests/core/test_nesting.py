@@ -24,7 +24,7 @@ from agentos_parallel import (
     parallel_stream,
     remaining,
 )
-from agentos_parallel._core.nesting import lent
+from agentos_parallel._core.nesting import lent, take_now
 from agentos_parallel._core.run import Run
 from agentos_parallel._core.sources import SizedInput
 from agentos_parallel.settings import Settings
@@ -601,3 +601,22 @@ def test_kept_slots_in_any_tree_of_runs_are_held_by_one_and_given_back(
     run_virtually(main())
     assert load.peak <= limit
     assert [(each.active, each.waiting) for each in (wide, kept)] == [(0, 0)] * 2
+
+
+async def test_a_slot_that_a_work_took_itself_is_not_lent_and_given_back_at_its_end() -> None:
+    wide, own = TaskThrottler(2), TaskThrottler(1)
+    held = []
+
+    async def parent() -> bool:
+        if not take_now(own):
+            return False
+        await parallel_gather(partial(after, 1, None))
+        held.append((wide.active, own.active))
+        return True
+
+    settings: Any
+    for settings in ({"throttler": wide}, {}):
+        result = await parallel_gather(parent, parent, parent, max_concurrent=2, **settings)
+        assert result.get_results() == [True, False, False]
+        assert (wide.active, own.active) == (0, 0)
+    assert held == [(1, 1), (0, 1)]
