@@ -105,7 +105,7 @@ $(VENV)/.dev: $(MADE)
 $(VENV)/.lowest: $(MADE)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --resolution lowest-direct -e '.[agents]'
 	@$(BIN)/uv pip freeze --python $(BIN)/python | grep -E '^(lang(chain|chain-core|graph)|pydantic|tenacity)=' >$@.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c $@.txt --group test
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c $@.txt --group test-lowest
 	@touch $@
 
 $(VENV)/.newest: $(MADE)

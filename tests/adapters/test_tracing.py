@@ -147,7 +147,8 @@ def test_success_and_failure(way: str) -> None:
     assert {len(ends) for ends in recorder.ends.values()} == {1}
     [root] = tree.roots
     [tool] = [run for run in runs_of(root) if run.run_type == "tool" and run.name == "fan_out"]
-    tasks = {run.name: run for run in tool.child_runs}
+    in_order = sorted(tool.child_runs, key=lambda run: (run.tags or [""])[0])
+    tasks = {run.name: run for run in in_order}
     assert list(tasks) == ["good", "bad", "tool", "chain"]
     assert [run.error is None for run in tasks.values()] == [True, False, True, False]
     assert [run.tags[0] for run in tasks.values() if run.tags] == [f"task:{i}" for i in range(4)]
