@@ -44,13 +44,13 @@ test-all: ## run all tests on every Python found here, on the lowest and on the 
 		$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version || exit 1; \
 		if [ $$version = 3.12 ]; then \
 			echo "== Python $$version, tasks started eagerly"; \
-			$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version PYTEST_ARGS=--eager-tasks || exit 1; \
+			$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version PYTEST_ARGS="--eager-tasks --ignore=tests/agents" || exit 1; \
 		fi; \
 	done; \
 	echo "== uvloop, where no call may block the loop (the demo reads files)"; \
-	$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo" || exit 1; \
+	$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo --ignore=tests/agents" || exit 1; \
 	echo "== asyncio's debug mode"; \
-	PYTHONASYNCIODEBUG=1 $(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest || exit 1; \
+	PYTHONASYNCIODEBUG=1 $(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest PYTEST_ARGS="--ignore=tests/adapters --ignore=tests/agents" || exit 1; \
 	for edge in lowest newest; do \
 		echo "== the $$edge versions admitted"; \
 		$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv-$$edge STAMP=.$$edge || exit 1; \

@@ -400,10 +400,10 @@ def test_no_message_is_longer_than_it_may_be(
     assert all(count <= max_result_chars for count in counts)
 
 
-def test_five_thousand_tasks_fit_as_far_as_they_do() -> None:
-    text = of_lengths([5] * 5_000)
+def test_a_thousand_tasks_fit_as_far_as_they_do() -> None:
+    text = of_lengths([5] * 1_000, max_content_chars=10_000)
 
-    assert len(text) <= 40_000
+    assert len(text) <= 10_000
     assert re.search(r"\.\.\. \(\d+ more tasks\)$", text)
 
 
