@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, TypedDict
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
+from agentos_parallel import still
 from agentos_parallel.adapters.answers import check_answered, is_remote
 from agentos_parallel.adapters.kinds import bound_configurable, has_memory, unbound
 from agentos_parallel.jsonable import to_jsonable
@@ -102,10 +103,15 @@ def numbered(scratchpad: Any, number: int) -> Any:
 
 
 def with_sync_saver(configurable: Mapping[str, Any]) -> dict[str, Any]:
-    """*configurable* of a sync caller, with a checkpointer that its async children can use."""
+    """*configurable* of a sync caller, with a checkpointer that its async children can use.
+
+    With none where the checkpointer's own loop stands still for this call, and could not answer.
+    """
     saver = configurable.get(_CHECKPOINTER)
     if saver is None:
         return dict(configurable)
+    if getattr(saver, "loop", None) in still.loops:
+        return {**configurable, _CHECKPOINTER: None}
     from agentos_parallel.adapters.savers import InThreads  # noqa: PLC0415 - LangGraph is loaded
 
     return {**configurable, _CHECKPOINTER: InThreads(saver)}

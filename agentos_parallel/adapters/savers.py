@@ -17,6 +17,7 @@ class InThreads(BaseCheckpointSaver[Any]):
     def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
         super().__init__(serde=saver.serde)
         self._saver = saver
+        self.loop = getattr(saver, "loop", None)  # of one that is async at heart
 
     def with_allowlist(self, extra_allowlist: Any) -> InThreads:
         """The same with more types that may be read back."""

@@ -450,6 +450,24 @@ async def test_the_async_saver_of_an_async_agent(tmp_path: Path) -> None:
     assert answers(told(state)) == list(map(own_answer, inputs(args)))
 
 
+@pytest.mark.realtime
+async def test_a_sync_call_on_the_loop_of_an_async_saver_does_not_wait_for_it(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("langgraph.checkpoint.sqlite")
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    inner = toolbox(*team(up=str.upper), timeout=5)["fan_out"]
+
+    async def calls_sync(text: str) -> Any:
+        return answers(call(inner, input=text))
+
+    tools = toolbox(*team(it=calls_sync), timeout=10)
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "checkpoints.sqlite")) as saver:
+        boss = supervisor(tools, "fan_out", {"input": "x"}, checkpointer=saver)
+        assert answers(told(await boss.ainvoke(go(), THREAD))) == [["X"]]
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_children_that_failed_run_again(way: str) -> None:
     runs: Counter[str] = Counter()
