@@ -1,6 +1,7 @@
 """A human's answer inside a fan-out: each goes to the one who asked."""
 
 import asyncio
+import functools
 import logging
 import random
 import time
@@ -323,6 +324,50 @@ def test_a_node_that_calls_a_tool_and_graphs_of_its_own(way: str) -> None:
     texts = [message.text for message in state["messages"][1:]]
     expected = str(list(map(own_answer, inputs(args))))
     assert texts == [own_answer("before"), expected, own_answer("after")]
+
+
+def family(rng: random.Random, depth: int, path: str) -> dict[str, Any]:
+    """Children of every kind, supervisors with such children too, that ask by their path."""
+
+    async def aask(text: str, path: str) -> str:
+        await asyncio.sleep(random.random() / 50)
+        return f"{path}={interrupt(path)}"
+
+    def ask(text: str, path: str) -> str:
+        return f"{path}={interrupt(path)}"
+
+    def asking_graph(own: str) -> Any:
+        return graph(lambda _: {"messages": [AIMessage(ask("", own))]})
+
+    def boss(own: str) -> Any:
+        tools = toolbox(*team(**family(rng, depth - 1, own)), max_depth=9)
+        return supervisor(tools, "fan_out", {"input": own})
+
+    makers: list[Any] = [
+        lambda own: functools.partial(aask, path=own),
+        lambda own: functools.partial(ask, path=own),
+        asking_graph,
+        lambda own: str.upper,
+        *([boss, boss] if depth else []),
+    ]
+    return {f"n{i}": rng.choice(makers)(f"{path}.{i}") for i in range(rng.randint(1, 3))}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("seed", range(5))
+def test_in_any_tree_each_asks_once_and_hears_its_answer(way: str, seed: int) -> None:
+    rng = random.Random(seed)
+    tools = toolbox(*team(**family(rng, 2, "r")), max_depth=9)
+    run = runner(supervisor(tools, "fan_out", {"input": "go"}, checkpointer=InMemorySaver()), way)
+
+    state, heard = run(go()), []
+    while questions := list(state.get("__interrupt__", ())):
+        some = rng.sample(questions, rng.randint(1, len(questions)))
+        heard += [each.value for each in some]
+        state = run(Command(resume={each.id: f"<{each.value}>" for each in some}))
+
+    assert len(heard) == len(set(heard)), "asked twice"
+    assert all(f"{path}=<{path}>" in told(state).text for path in heard)
 
 
 # Retries, and what runs again.
