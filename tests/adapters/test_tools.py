@@ -2,10 +2,12 @@
 
 import asyncio
 import copy
+import functools
 import json
 import math
 import pickle
 import re
+import signal
 import threading
 from typing import Any
 
@@ -465,6 +467,28 @@ def test_an_exit_of_a_child_comes_out_and_the_next_call_works(make: Any, kind: s
     with pytest.raises(make):
         run_virtually(acall(tools["fan_out"], input="x", agents=["other", "leaves"]))
     assert drained == ["x", "x"]
+    assert answers(call(tools["fan_out"], input="x", agents=["up"])) == ["X"]
+
+
+def test_ctrl_c_while_a_sync_caller_waits_comes_out_once_the_children_are_drained() -> None:
+    ended = []
+
+    async def hangs(text: str) -> str:
+        main = threading.main_thread().ident
+        assert main is not None
+        press = functools.partial(signal.pthread_kill, main, signal.SIGINT)
+        asyncio.get_running_loop().call_later(0.05, press)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            ended.append(text)
+        return text
+
+    tools = toolbox(*team(hangs=hangs, up=str.upper))
+    with pytest.raises(KeyboardInterrupt):
+        call(tools["fan_out"], input="x", agents=["hangs"])
+    assert ended == ["x"]
     assert answers(call(tools["fan_out"], input="x", agents=["up"])) == ["X"]
 
 
