@@ -62,7 +62,7 @@ class Asking:
 
     async def aask(self, text: str) -> str:
         self.runs[text] += 1
-        await asyncio.sleep(self.random.random())
+        await asyncio.sleep(self.random.random() / 50)
         return f"{text} was told {interrupt(f'May {text}?')}"
 
     def node(self, state: MessagesState) -> Any:
@@ -387,7 +387,7 @@ def test_a_retried_child_asks_once(way: str, seed: int) -> None:
         return asking.node(state)
 
     async def aflaky(state: MessagesState) -> Any:
-        await asyncio.sleep(asking.random.random())
+        await asyncio.sleep(asking.random.random() / 50)
         return flaky(state)
 
     child = graph(flaky if way == "sync" else aflaky).with_retry(
