@@ -90,16 +90,16 @@ async def collect(
     deliver: Deliver = results.__setitem__
     notices = None
     if observer is not None:
-        notices = Notices(observer, settings.grace)
-        call, deliver = notices.of_starts(call), _telling(deliver, notices)
+        notices = Notices(observer, lambda error: run.ledger.leave(error, _observer_raised(error)))
+        call, deliver = notices.of_starts(call), notices.of_outcomes(deliver)
     run = Run(source, call, settings, deliver, rule or rule_of(settings), works=works)
-    try:
-        async with lent():
+    async with lent():
+        try:
             run.open()
             await run.finish()
-    finally:
-        if notices is not None:
-            await notices.finish()
+        finally:
+            if notices is not None:
+                await notices.finish(run.clocks)
     in_order = [results[index] for index in range(run.ledger.counts.total)]
     gathered: GatherResult[Any] = replace(run.ledger.counts, results=in_order)
     succeeded = (r.task_id for r in results.values() if r.status is TaskStatus.COMPLETED)
@@ -110,9 +110,5 @@ async def collect(
     raise failure
 
 
-def _telling(deliver: Deliver, notices: Notices) -> Deliver:
-    def tell(index: int, result: TaskResult[Any]) -> None:
-        deliver(index, result)
-        notices.tell(result)
-
-    return tell
+def _observer_raised(error: BaseException) -> str:
+    return f"an observer raised {type(error).__name__}"

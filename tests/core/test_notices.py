@@ -8,15 +8,25 @@ from typing import Any
 
 import pytest
 
-from agentos_parallel import FanOutExecutor, TaskResult, TaskThrottler
+from agentos_parallel import (
+    FanOutExecutor,
+    TaskResult,
+    TaskStatus,
+    TaskThrottler,
+    parallel_gather,
+)
 from agentos_parallel.fanout import run_fan_out
-from tests.pieces import after, alive, now, settle
+from tests.pieces import Stubborn, after, alive, now
 from tests.virtual_time import START
 from tests.ways import hang
 
 
 async def fail() -> None:
     raise ValueError("no")
+
+
+async def hanging(task: TaskResult[Any]) -> None:
+    await hang()
 
 
 class Observer:
@@ -84,53 +94,141 @@ async def test_a_slow_observer_holds_up_no_task_and_takes_no_slot() -> None:
     assert throttler.active == 0
 
 
-async def test_one_that_raises_is_logged_and_told_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_run_in_a_run_lends_its_slot_until_all_is_told() -> None:
+    throttler, observer = TaskThrottler(1), Observer(2)
+    free_at = []
+
+    async def outer() -> Any:
+        return await watched(observer, [partial(after, 1, "a")])
+
+    async def another() -> None:
+        async with throttler:
+            free_at.append(now() - START)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(parallel_gather(outer, throttler=throttler))
+        await after(1.5, None)
+        group.create_task(another())
+
+    assert free_at == [1.5]
+    assert len(observer.told) == 2
+
+
+@pytest.mark.parametrize("error", [LookupError("no such reader"), asyncio.CancelledError()])
+async def test_one_that_raises_is_logged_and_told_on(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     told = []
 
     async def raising(task: TaskResult[Any]) -> None:
-        told.append(task.task_id)
-        raise LookupError("no such reader")
+        told.append((task.task_id, task.status.value))
+        raise error
 
     with caplog.at_level(logging.WARNING, "agentos_parallel"):
         result = await watched(raising, [partial(after, 1, "a")])
 
     assert result.all_succeeded
-    assert told == ["0", "0"]
-    assert caplog.text.count("an observer raised LookupError('no such reader')") == 2
+    assert told == [("0", "running"), ("0", "completed")]
+    assert caplog.text.count(f"an observer raised {error!r}") == 2
+
+
+async def test_a_log_that_raises_ends_no_telling(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    async def raising(task: TaskResult[Any]) -> None:
+        told.append(task.status.value)
+        raise LookupError("no such reader")
+
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: failures.append(told))
+    monkeypatch.setattr(logging.getLogger("agentos_parallel"), "warning", full)
+    result = await watched(raising, [after(0, "a")])
+
+    assert result.all_succeeded
+    assert told == ["running", "completed"]
+    assert [str(each["exception"]) for each in failures] == ["disk full"] * 2
 
 
 async def test_one_that_hangs_is_given_up_after_grace(caplog: pytest.LogCaptureFixture) -> None:
-    async def hanging(task: TaskResult[Any]) -> None:
-        await hang()
-
     with caplog.at_level(logging.WARNING, "agentos_parallel"):
         result = await watched(hanging, [partial(after, 1, "a")], grace=3)
 
     assert result.all_succeeded
     assert now() == START + 4
-    assert "an observer was given up after 3 s, 2 notices untold" in caplog.text
-    await settle()
+    assert "an observer was given up after the run's grace of 3 s, 2 untold" in caplog.text
     assert not alive()
 
 
-async def test_a_cancel_of_the_call_cancels_it_too() -> None:
-    async def hanging(task: TaskResult[Any]) -> None:
-        await hang()
+async def test_one_that_ignores_its_cancel_is_waited_for_no_longer() -> None:
+    observer = Stubborn()
+    result = await watched(observer, [partial(after, 1, "a")], grace=3)
 
+    assert result.all_succeeded
+    assert now() == START + 4
+    assert observer.cancels == [START + 4]
+    await observer.let_go()
+    assert not alive()
+
+
+async def test_a_run_in_a_run_gives_its_observer_up_in_time() -> None:
+    async def slow_to_go() -> None:
+        try:
+            await hang()
+        finally:
+            await asyncio.sleep(1)
+
+    async def outer() -> Any:
+        return await watched(hanging, [slow_to_go], timeout=None)
+
+    result = await parallel_gather(outer, timeout=2)
+
+    assert result.results[0].status is TaskStatus.TIMEOUT
+    assert not result.results[0].abandoned
+
+
+async def test_a_cancelled_call_still_tells() -> None:
+    observer = Observer(0.5)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(2):
-            await watched(hanging, [partial(after, 1, "a")], grace=60)
+            await watched(observer, [hang, hang])
 
-    await settle()
+    assert observer.told[2:] == [("0", "cancelled"), ("1", "cancelled")]
+    assert now() == START + 3
+
+
+@pytest.mark.parametrize(("cancel_at", "back_at"), [(0.5, 5.5), (2, 6)], ids=["run", "telling"])
+async def test_a_cancelled_call_gives_a_hanging_one_its_grace(
+    cancel_at: float, back_at: float
+) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(cancel_at):
+            await watched(hanging, [partial(after, 1, "a")], grace=5)
+
+    assert now() == START + back_at
     assert not alive()
 
 
-async def test_an_exit_in_it_comes_out_of_the_call() -> None:
+async def test_an_exit_in_it_ends_the_run() -> None:
     async def leaving(task: TaskResult[Any]) -> None:
         raise SystemExit(3)
 
     with pytest.raises(SystemExit):
+        await watched(leaving, [hang, hang], timeout=None)
+    assert now() == START
+    assert not alive()
+
+
+async def test_an_exit_in_it_comes_out_of_a_run_that_is_over() -> None:
+    async def leaving(task: TaskResult[Any]) -> None:
+        await asyncio.sleep(2)
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
         await watched(leaving, [partial(after, 1, "a")])
+    assert now() == START + 2
 
 
 async def test_where_nothing_is_to_do_nothing_is_told() -> None:
