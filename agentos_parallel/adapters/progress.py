@@ -20,10 +20,13 @@ from agentos_parallel._core.works import in_thread
 from agentos_parallel.adapters.calls import tool_call_id
 from agentos_parallel.adapters.redact import redacted
 from agentos_parallel.errors import error_text
-from agentos_parallel.results import TaskResult
+from agentos_parallel.jsonable import plain_text
+from agentos_parallel.results import TaskResult, shorten
 
 EVENT = "agentos_parallel.task"
 """The name of the events."""
+
+_ERROR_CHARS = 1_000
 
 
 def progress(agents: Mapping[str, str], *, sync: bool) -> Observer | None:
@@ -50,7 +53,7 @@ def progress(agents: Mapping[str, str], *, sync: bool) -> Observer | None:
             "status": task.status.value,
             "queued_ms": task.queued_ms,
             "duration_ms": task.duration_ms,
-            "error": None if task.error is None else redacted(error_text(task.error)),
+            "error": None if task.error is None else _told(task.error),
         }
         if write is not None:
             write({"name": EVENT, **data})
@@ -60,6 +63,11 @@ def progress(agents: Mapping[str, str], *, sync: bool) -> Observer | None:
             await adispatch_custom_event(EVENT, data, config=config)
 
     return tell
+
+
+def _told(error: BaseException) -> str:
+    """Type and message, as any way to a screen can carry them; the artifact has all of it."""
+    return plain_text(shorten(redacted(error_text(error)), _ERROR_CHARS))
 
 
 def _in_a_run(config: RunnableConfig) -> bool:

@@ -87,6 +87,22 @@ def test_each_task_has_an_event_for_its_start_and_one_for_its_end(way: str) -> N
     assert by_agent["good"][1]["error"] is None
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [("x" * 1_000_000, f"ValueError: {'x' * 987}…"), ("half \ud800", "ValueError: half \\ud800")],
+    ids=["long", "no UTF-8"],
+)
+def test_an_error_text_fits_every_way_to_a_screen(message: str, told: str) -> None:
+    def failing(text: str) -> str:
+        raise ValueError(message)
+
+    tool = toolbox(*team(bad=failing))["fan_out"]
+    events = Events()
+    tool.invoke(tool_call(tool, {"input": "x"}), {"callbacks": [events]})
+
+    assert events.seen[-1][1]["error"] == told
+
+
 async def test_events_come_while_the_call_lasts() -> None:
     tool = toolbox(*team(quick=lambda t: after(1, t), slow=lambda t: after(9, t)))["fan_out"]
     times = []
@@ -132,6 +148,30 @@ def test_several_calls_are_told_apart() -> None:
     assert sorted(c["tool_call_id"] for c in chunks if c["status"] == "completed") == [
         "call_0_0",
         "call_0_1",
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_agents_below_agents_send_theirs_from_their_own_tool(way: str) -> None:
+    below = supervisor(toolbox(*team(leaf=str.upper)), "fan_out", {"input": "x"})
+    boss = supervisor(toolbox(*team(mid=below)), "fan_out", {"input": "x"})
+    events = Events()
+    invoked(boss, go(), {"callbacks": [events]}, way)
+
+    runs = dict(zip(["mid", "leaf"], events.tools, strict=True))
+    assert [(run_id, data["agent"], data["status"]) for run_id, data in events.seen] == [
+        (runs["mid"], "mid", "running"),
+        (runs["leaf"], "leaf", "running"),
+        (runs["leaf"], "leaf", "completed"),
+        (runs["mid"], "mid", "completed"),
+    ]
+
+    chunks = list(boss.stream(go(), stream_mode="custom", subgraphs=True))
+    assert [(len(ns), c["agent"]) for ns, c in chunks] == [
+        (0, "mid"),
+        (2, "leaf"),
+        (2, "leaf"),
+        (0, "mid"),
     ]
 
 
