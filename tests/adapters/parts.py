@@ -325,16 +325,21 @@ ASYNC_FORMS: dict[str, Callable[[AsyncBody], Any]] = {
 
 
 class Recorder(BaseCallbackHandler):
-    """Keeps the tree of runs: each one's name, parent and tags, and how often and how it ended."""
+    """Keeps the tree of runs: each one's kind, name, parent and tags, and all its ends.
+
+    An end is "end", or the error.
+    """
 
     def __init__(self) -> None:
+        self.kinds: dict[UUID, str] = {}
         self.names: dict[UUID, str] = {}
         self.parents: dict[UUID, UUID | None] = {}
         self.tags: dict[UUID, list[str]] = {}
-        self.ends: dict[UUID, list[Any]] = {}
+        self.ends: dict[UUID, list[str | BaseException]] = {}
 
     def _start(
         self,
+        kind: str,
         serialized: Any,
         *args: Any,
         run_id: UUID,
@@ -342,12 +347,34 @@ class Recorder(BaseCallbackHandler):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        self.kinds[run_id] = kind
         self.names[run_id] = name or (serialized or {}).get("name", "?")
         self.parents[run_id] = parent_run_id
         self.tags[run_id] = kwargs.get("tags") or []
 
-    def _end(self, *args: Any, run_id: UUID, **kwargs: Any) -> None:
-        self.ends.setdefault(run_id, []).append(args[0] if args else None)
+    def on_chain_start(self, *args: Any, **kwargs: Any) -> None:
+        self._start("chain", *args, **kwargs)
+
+    def on_tool_start(self, *args: Any, **kwargs: Any) -> None:
+        self._start("tool", *args, **kwargs)
+
+    def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
+        self._start("model", *args, **kwargs)
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        self._start("model", *args, **kwargs)
+
+    def on_retriever_start(self, *args: Any, **kwargs: Any) -> None:
+        self._start("retriever", *args, **kwargs)
+
+    def _end(self, *_: Any, run_id: UUID, **kwargs: Any) -> None:
+        self.ends.setdefault(run_id, []).append("end")
+
+    def _error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self.ends.setdefault(run_id, []).append(error)
+
+    on_chain_end = on_tool_end = on_llm_end = on_retriever_end = _end
+    on_chain_error = on_tool_error = on_llm_error = on_retriever_error = _error
 
     @property
     def ended(self) -> set[UUID]:
@@ -359,9 +386,21 @@ class Recorder(BaseCallbackHandler):
         [end] = self.ends[run_id]
         return type(end).__name__
 
-    on_chain_start = on_tool_start = on_chat_model_start = on_llm_start = _start
-    on_chain_end = on_tool_end = on_llm_end = _end
-    on_chain_error = on_tool_error = on_llm_error = _end
+    def tree(self) -> list[str]:
+        """A line for each run, indented below its parent: its kind, name and ends."""
+        roots = [run for run, parent in self.parents.items() if parent not in self.names]
+        return [line for root in roots for line in self._lines(root, "")]
+
+    def _lines(self, run_id: UUID, indent: str) -> Iterator[str]:
+        ends = [end if isinstance(end, str) else type(end).__name__ for end in self.ends_of(run_id)]
+        yield f"{indent}{self.kinds[run_id]} {self.names[run_id]}: {', '.join(ends) or 'open'}"
+        for child, parent in self.parents.items():
+            if parent == run_id:
+                yield from self._lines(child, f"{indent}  ")
+
+    def ends_of(self, run_id: UUID) -> list[str | BaseException]:
+        """How it ended, once for each time; nothing while it is open."""
+        return self.ends.get(run_id, [])
 
     def named(self, name: str) -> list[UUID]:
         return [run_id for run_id, each in self.names.items() if each == name]
