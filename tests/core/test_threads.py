@@ -301,6 +301,16 @@ def test_a_forked_child_has_a_loop_of_its_own() -> None:
 # What may befall the loop.
 
 
+def test_a_loop_made_anew_outlives_an_exit(caplog: pytest.LogCaptureFixture) -> None:
+    made = threads.SyncLoop(7)
+    made.start()
+    for _ in range(2):
+        made.loop.call_soon_threadsafe(sys.exit, 3)
+
+    assert until(lambda: caplog.text.count("an exit in the loop of the sync callers") == 2)
+    assert made.is_alive()
+
+
 def test_an_exit_in_a_callback_leaves_the_loop_to_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
