@@ -450,6 +450,18 @@ async def test_what_begins_after_the_close_is_left_for_the_next() -> None:
     assert told.told == [("chain", late)]
 
 
+@pytest.mark.parametrize("end", ["end", "error"])
+@pytest.mark.parametrize("kind", ["chain", "tool", "llm", "retriever"])
+async def test_what_has_ended_is_not_closed(kind: str, end: str) -> None:
+    told = Told()
+    runs, run_id = opened(told), uuid4()
+    getattr(runs, f"on_{kind}_start")({}, "", run_id=run_id)
+    getattr(runs, f"on_{kind}_{end}")(None, run_id=run_id)
+
+    await runs.close(TimeoutError(), sync=True)
+    assert not told.told
+
+
 async def test_what_ends_while_others_are_closed_is_not_closed_again() -> None:
     class Ending(Told):
         def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
