@@ -7,6 +7,7 @@ its own: its ``ainvoke`` would run in the loop's default pool, which ``asyncio.r
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
@@ -76,8 +77,10 @@ class ToolCall:
         traceback: TracebackType | None,
     ) -> None:
         """Close what abandoned tasks left open in the trace, and put control flow together."""
-        for runs in self._opened:
-            await runs.close(asyncio.CancelledError("its task was abandoned"), sync=self.sync)
+        async with AsyncExitStack() as closing:  # all of them, whatever a handler raises
+            for runs in self._opened:
+                why = asyncio.CancelledError("its task was abandoned")
+                closing.push_async_callback(runs.close, why, sync=self.sync)
         if error is not None and is_control_flow(error):
             raise self._askers.joined(error) from None
 

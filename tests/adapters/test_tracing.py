@@ -206,6 +206,35 @@ def test_an_abandoned_coroutine_ends_in_the_trace_with_its_call() -> None:
     run_virtually(main())
 
 
+def test_a_handler_that_raises_leaves_no_other_abandoned_task_open() -> None:
+    async def stubborn(text: str) -> str:
+        for _ in range(3):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                continue
+        return text
+
+    class Raising(BaseCallbackHandler):
+        raise_error = True
+
+        def on_chain_error(self, error: BaseException, **_: Any) -> None:
+            if "abandoned" in str(error):
+                raise LookupError("no such screen")
+
+    recorder = Recorder()
+
+    async def main() -> None:
+        child = RunnableLambda(stubborn, name="stubborn")
+        tool = toolbox(*team(one=child, two=child), task_timeout=1)["fan_out"]
+        with pytest.raises(LookupError):
+            await tool.ainvoke({"input": "x"}, {"callbacks": [recorder, Raising()]})
+        assert set(recorder.named("stubborn")) <= recorder.ended
+        await asyncio.sleep(600)
+
+    run_virtually(main())
+
+
 # What is seen.
 
 
