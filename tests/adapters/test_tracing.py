@@ -172,7 +172,7 @@ def test_the_runs_of_an_abandoned_thread_end_with_their_task(way: str) -> None:
 
     recorder = Recorder()
     agents = team(model=OwnModel(body=hanging_model, name="my-model"))
-    tool = toolbox(*agents, task_timeout=0.05)["fan_out"]
+    tool = toolbox(*agents, task_timeout=1)["fan_out"]
     config: Any = {"callbacks": [recorder]}
     call = tool_call(tool, {"input": "x"})
     if way == "sync":

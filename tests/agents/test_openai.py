@@ -109,7 +109,7 @@ def test_a_supervisor_names_what_succeeded_and_what_did_not(server: Any, way: st
         "[0 web] completed:\n<answer>\nTides come twice a day.\n</answer>",
         "[1 limited] failed: OpenAIRateLimitError: Error code: 429",
         "[2 broken] failed: OpenAIAPIError: Error code: 500",
-        "[3 hangs] timed out after 0.5",
+        "[3 hangs] timed out after ",
     ):
         assert expected in read
     assert state["messages"][-1].text == answer
