@@ -23,6 +23,8 @@ from langchain_core.callbacks import (
     CallbackManagerForToolRun,
 )
 
+from agentos_parallel._core.works import in_thread
+
 # The end of each kind of run: the method, and whose it is for sync and for async callers.
 _Ends: TypeAlias = tuple[str, type[Any], type[Any]]
 _CHAIN: _Ends = ("on_chain_error", CallbackManagerForChainRun, AsyncCallbackManagerForChainRun)
@@ -82,9 +84,10 @@ class OpenRuns(BaseCallbackHandler):
         (method, sync_manager, async_manager), about = found
         kind = sync_manager if sync else async_manager
         run = kind(run_id=run_id, handlers=self._handlers, inheritable_handlers=[], **about)
-        told = getattr(run, method)(error)
-        if not sync:
-            await told
+        if sync:
+            await in_thread(getattr(run, method), error)  # this loop serves other callers too
+        else:
+            await getattr(run, method)(error)
 
     def on_chain_start(self, *_: Any, run_id: UUID, **about: Any) -> None:
         """A chain or a graph begins."""

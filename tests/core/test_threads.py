@@ -304,10 +304,9 @@ def test_a_forked_child_has_a_loop_of_its_own() -> None:
 def test_a_loop_made_anew_outlives_an_exit(caplog: pytest.LogCaptureFixture) -> None:
     made = threads.SyncLoop(7)
     made.start()
-    for _ in range(2):
-        made.loop.call_soon_threadsafe(sys.exit, 3)
+    made.loop.call_soon_threadsafe(sys.exit, 3)
 
-    assert until(lambda: caplog.text.count("an exit in the loop of the sync callers") == 2)
+    assert until(lambda: "an exit in the loop of the sync callers" in caplog.text)
     assert made.is_alive()
 
 
