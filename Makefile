@@ -8,6 +8,7 @@ PYTEST_ARGS ?=
 ARGS ?=
 CONSTRAINTS := constraints.txt
 VERSIONS := 3.11 3.12 3.13
+QUICK := not server and not slow and not chaos
 
 BIN := $(VENV)/bin
 # Environments made for another Python are made anew.
@@ -33,7 +34,7 @@ demo: $(VENV)/.demo ## see it work: a supervisor and its sub-agents review a sou
 	@$(BIN)/python -m agentos_parallel.demo $(ARGS)
 
 test: $(VENV)/.test ## run the tests on one Python, with coverage
-	$(BIN)/python -m pytest -m "not server and not slow and not chaos" --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "$(QUICK)" --cov --cov-report=term $(PYTEST_ARGS)
 
 test-all: ## run all tests on every Python found here, on the lowest and on the newest versions admitted
 	@found=; newest=; for version in $(VERSIONS); do \
@@ -44,22 +45,23 @@ test-all: ## run all tests on every Python found here, on the lowest and on the 
 		$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version || exit 1; \
 		if [ $$version = 3.12 ]; then \
 			echo "== Python $$version, tasks started eagerly"; \
-			$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version PYTEST_ARGS="--eager-tasks --ignore=tests/agents" || exit 1; \
+			$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version MARKED="$(QUICK)" PYTEST_ARGS="--eager-tasks --ignore=tests/agents" || exit 1; \
 		fi; \
 	done; \
 	echo "== uvloop, where no call may block the loop (the demo reads files)"; \
-	$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo --ignore=tests/agents" || exit 1; \
+	$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest MARKED="$(QUICK)" PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo --ignore=tests/agents" || exit 1; \
 	echo "== asyncio's debug mode"; \
-	PYTHONASYNCIODEBUG=1 $(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest PYTEST_ARGS="--ignore=tests/adapters --ignore=tests/agents" || exit 1; \
+	PYTHONASYNCIODEBUG=1 $(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest MARKED="$(QUICK)" PYTEST_ARGS="--ignore=tests/adapters --ignore=tests/agents" || exit 1; \
 	for edge in lowest newest; do \
 		echo "== the $$edge versions admitted"; \
 		$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv-$$edge STAMP=.$$edge || exit 1; \
 	done
 
-# One run of everything; STAMP says which versions.
+# One run; STAMP says of which versions, MARKED of which tests.
 STAMP ?= .test
+MARKED ?= not chaos
 suite: $(VENV)/$(STAMP)
-	$(BIN)/python -m pytest -m "not chaos" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "$(MARKED)" $(PYTEST_ARGS)
 
 chaos: $(VENV)/.test ## attack it: 20 000 random examples, a million tasks, planted faults; some minutes
 	$(BIN)/python -m pytest tests/chaos -m chaos --no-header -q $(PYTEST_ARGS)

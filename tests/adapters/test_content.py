@@ -319,7 +319,7 @@ NAME = b"caf\xe9".decode("utf-8", "surrogateescape")
 
 
 def lost(text: str) -> str:
-    raise FileNotFoundError(NAME)
+    raise FileNotFoundError(text if NAME in text else NAME)
 
 
 @pytest.mark.parametrize("agent", [lambda text: NAME, lambda text: {NAME: [NAME]}, lost])
@@ -405,6 +405,31 @@ def test_a_thousand_tasks_fit_as_far_as_they_do() -> None:
 
     assert len(text) <= 10_000
     assert re.search(r"\.\.\. \(\d+ more tasks\)$", text)
+
+
+def test_of_many_tasks_fewer_are_shown_rather_than_a_few_letters_of_each() -> None:
+    text = of_lengths([600] * 450)
+
+    parts = [part.count("z") for part in text.split("<answer>")[1:]]
+    assert min(parts) >= 200
+    assert f"({450 - len(parts)} more tasks)" in text
+    assert 35_000 < len(text) <= 40_000, "the room is used"
+
+
+@pytest.mark.parametrize("agent", [lambda text: NAME * 2_000, lambda text: lost(NAME * 2_000)])
+def test_what_is_spelled_out_counts_as_it_is_read(agent: Any) -> None:
+    tool = toolbox(*team(it=agent), max_content_chars=1_000)["fan_out"]
+
+    assert 900 < len(call(tool, input="x").text) <= 1_000
+
+
+def test_how_a_task_ended_is_never_cut() -> None:
+    def fails(text: str) -> str:
+        raise ValueError("no such thing")
+
+    tool = toolbox(*team(bad=fails), max_result_chars=3)["fan_out"]
+
+    assert "[0 bad] failed: Val\n... (22 more characters)" in call(tool, input="x").text
 
 
 def test_a_long_error_takes_no_answers_room() -> None:

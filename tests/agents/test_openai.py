@@ -1,6 +1,7 @@
 """End to end with the real ChatOpenAI, against a server on this machine."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,19 +19,30 @@ pytestmark = pytest.mark.realtime
 
 AGENTS = ["web", "limited", "broken", "hangs"]
 
+TIMEOUTS = itertools.count(600)
+
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    """A server of each test's own: the clients are cached by its address."""
+    """A server of each test's own.
+
+    The clients are cached by address and timeout, closed ones too, and a port may come again.
+    """
     from llmock.testing import LLMockServer
 
-    with LLMockServer() as server:
+    with LLMockServer() as started:
+        server: Any = started
+        server.timeout = next(TIMEOUTS)
         yield server
 
 
-def model(server: Any, name: str, **fields: Any) -> Any:
+def model(server: Any, name: str) -> Any:
     return ChatOpenAI(
-        model=name, base_url=server.base_url("openai"), api_key="no-key", max_retries=0, **fields
+        model=name,
+        base_url=server.base_url("openai"),
+        api_key="no-key",
+        max_retries=0,
+        timeout=server.timeout,
     )
 
 
