@@ -7,7 +7,8 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 ARGS ?=
 CONSTRAINTS := constraints.txt
-VERSIONS := 3.11 3.12 3.13
+VERSIONS := 3.11 3.12
+NEWEST := 3.13
 QUICK := not server and not slow and not chaos
 
 BIN := $(VENV)/bin
@@ -23,6 +24,8 @@ find_python = for python in python$(1) \
 	$$(ls -d "$${PYENV_ROOT:-$$(pyenv root 2>/dev/null || echo "$$HOME/.pyenv")}"/versions/$(1).*/bin/python 2>/dev/null | sort -rV); \
 	do "$$python" -c 'import venv' >/dev/null 2>&1 && command -v "$$python" && break; done
 
+suite = $(MAKE) --no-print-directory suite
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all chaos lint bench constraints clean suite
 .DELETE_ON_ERROR:
@@ -37,24 +40,26 @@ test: $(VENV)/.test ## run the tests on one Python, with coverage
 	$(BIN)/python -m pytest -m "$(QUICK)" --cov --cov-report=term $(PYTEST_ARGS)
 
 test-all: ## run all tests on every Python found here, on the lowest and on the newest versions admitted
-	@found=; newest=; for version in $(VERSIONS); do \
+	@found="$(PYTHON)"; for version in $(VERSIONS); do \
 		python=$$($(call find_python,$$version)); \
 		if [ -z "$$python" ]; then echo "== no Python $$version here: left out"; continue; fi; \
-		found=$$python; newest=-$$version; \
+		found=$$python; \
 		echo "== Python $$version"; \
-		$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version || exit 1; \
+		$(suite) PYTHON="$$python" VENV=.venv-$$version || exit 1; \
 		if [ $$version = 3.12 ]; then \
 			echo "== Python $$version, tasks started eagerly"; \
-			$(MAKE) --no-print-directory suite PYTHON="$$python" VENV=.venv-$$version MARKED="$(QUICK)" PYTEST_ARGS="--eager-tasks --ignore=tests/agents" || exit 1; \
+			$(suite) PYTHON="$$python" VENV=.venv-$$version MARKED="$(QUICK)" PYTEST_ARGS="--eager-tasks --ignore=tests/agents" || exit 1; \
 		fi; \
 	done; \
+	python=$$($(call find_python,$(NEWEST))); \
+	if [ -z "$$python" ]; then echo "== no Python $(NEWEST) here: what follows on another"; python=$$found; fi; \
 	echo "== uvloop, where no call may block the loop (the demo reads files)"; \
-	$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest MARKED="$(QUICK)" PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo --ignore=tests/agents" || exit 1; \
+	$(suite) PYTHON="$$python" VENV=.venv-last MARKED="$(QUICK)" PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo --ignore=tests/agents" || exit 1; \
 	echo "== asyncio's debug mode"; \
-	PYTHONASYNCIODEBUG=1 $(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv$$newest MARKED="$(QUICK)" PYTEST_ARGS="--ignore=tests/adapters --ignore=tests/agents" || exit 1; \
+	PYTHONASYNCIODEBUG=1 $(suite) PYTHON="$$python" VENV=.venv-last MARKED="$(QUICK)" PYTEST_ARGS="--ignore=tests/adapters --ignore=tests/agents" || exit 1; \
 	for edge in lowest newest; do \
-		echo "== the $$edge versions admitted"; \
-		$(MAKE) --no-print-directory suite PYTHON="$${found:-$(PYTHON)}" VENV=.venv-$$edge STAMP=.$$edge || exit 1; \
+		echo "== Python $(NEWEST), the $$edge versions admitted"; \
+		$(suite) PYTHON="$$python" VENV=.venv-$$edge STAMP=.$$edge || exit 1; \
 	done
 
 # One run; STAMP says of which versions, MARKED of which tests.
