@@ -98,7 +98,7 @@ class Crew:
                 self._lost(task, now)
         if task.threads:
             return  # they have its slots
-        if lane.left and lane.hands_on and not (intake.unread or result.abandoned or task.kept):
+        if lane.left and lane.hands_on and not (intake.unread or result.abandoned or task.own):
             if not lane.throttlers:
                 self.start(lane, now)
                 return

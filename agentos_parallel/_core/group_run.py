@@ -69,6 +69,8 @@ class Child(Task):
             if isinstance(error, _EXITS):
                 # It would leave the loop before the drain; the run has it come out of the group.
                 raise asyncio.CancelledError(f"it raised {type(error).__name__}") from error
+            if isinstance(error, GeneratorExit):
+                self.dropped()
             raise
         finally:
             del self  # or the error would hold itself, through this frame

@@ -43,14 +43,15 @@ class Lender(ABC):
 
     Attributes:
         holding: it has all its slots now.
-        kept: what it holds beside all its slots: one that it took itself, and while it has lent the
-            others, those that it never lends.
+        kept: those that it never lends, while it has lent the others.
+        own: what it has taken beside them, by ``take_now``.
         cancelled: its run, or its clock, has cancelled it: it goes on without slots.
         settled: it has its outcome, and never needs them again.
     """
 
     holding = False
     kept: tuple[TaskThrottler, ...] = ()
+    own: tuple[TaskThrottler, ...] = ()
     cancelled = False
     lent_to = 0
     _taking: Future[None] | None = None
@@ -72,12 +73,24 @@ class Lender(ABC):
 
     def give_up_slots(self, outcome: TaskStatus | None = None) -> None:
         """Give back what it holds, if it does."""
-        held = self.throttlers if self.holding else ()
-        if self.kept:
-            held, self.kept = (*held, *self.kept), ()
-        self.holding = False
+        held = self.throttlers if self.holding else self.kept
+        if self.own:
+            held = (*held, *self.own)
+        self._hold_nothing()
         for throttler in held:
             throttler.release(outcome)
+
+    def drop_slots(self) -> None:
+        """The same from a closed coroutine: perhaps the collector's, where no lock may be taken."""
+        held = (*(self.throttlers if self.holding else self.kept), *self.own)
+        self._hold_nothing()
+        for throttler in held:
+            throttler.release_collected()
+
+    def _hold_nothing(self) -> None:
+        self.holding = False
+        if self.kept or self.own:
+            self.kept = self.own = ()
 
     def lend(self) -> None:
         """One more nested run is awaited: others may have the slots, once they are idle."""
@@ -155,8 +168,7 @@ class Lender(ABC):
             complete = len(taken) == sum(each.lends for each in self.throttlers)
             keep = complete and not (self.lent_to or self.settled)
             if keep:
-                self.holding = True
-                self.kept = tuple(each for each in self.kept if each not in self.throttlers)
+                self.holding, self.kept = True, ()
         if not keep:
             for throttler in taken:
                 throttler.release()
@@ -219,11 +231,8 @@ class lent:  # noqa: N801 - reads as a verb: async with lent()
         """Wait for the slots, unless the task itself was cancelled."""
         if self._task is None:
             return
-        if exc_type is GeneratorExit:  # the collector's: its loop is gone
+        if exc_type is GeneratorExit:  # the collector's, perhaps: nothing can be awaited
             self._task.lent_to -= 1
-            kept, self._task.kept = self._task.kept, ()
-            for throttler in kept:
-                throttler.release_collected()
             return
         try:
             await self._task.take_back()
@@ -242,7 +251,7 @@ def take_now(throttler: TaskThrottler) -> bool:
     if not throttler.try_acquire():
         return False
     with _lock:
-        task.kept = (*task.kept, throttler)
+        task.own = (*task.own, throttler)
     return True
 
 

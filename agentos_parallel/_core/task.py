@@ -92,7 +92,14 @@ class Task(Lender):
             self.returned = True
         except BaseException as error:
             self.raised = error
+            if isinstance(error, GeneratorExit):
+                self.dropped()
             del self  # or the error would hold itself, through this frame
+
+    def dropped(self) -> None:
+        """Its coroutine was closed: perhaps by the collector, and nobody says that it has ended."""
+        if not self.threads:
+            self.drop_slots()
 
     def ended(self, handle: asyncio.Task[None]) -> None:
         """Its asyncio.Task has ended."""

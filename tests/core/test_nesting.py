@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import threading
 from functools import partial
@@ -15,6 +16,7 @@ from agentos_parallel import (
     FanOutExecutor,
     GatherResult,
     ParallelExecutor,
+    TaskGroup,
     TaskResult,
     TaskStatus,
     TaskThrottler,
@@ -536,24 +538,76 @@ async def test_a_task_cancelled_while_it_takes_its_slots_back_gives_the_kept_one
     assert (kept.active, wide.active) == (0, 1)
 
 
+KEPT, WIDE, OWN = KeptThrottler(), TaskThrottler(1), TaskThrottler(1)
+
+
+async def works() -> None:
+    take_now(OWN)
+    await asyncio.sleep(100)
+
+
+async def awaits_a_run() -> None:
+    take_now(OWN)
+    await parallel_gather(partial(after, 100, None))
+
+
+async def takes_back() -> None:
+    async def child() -> None:
+        assert WIDE.try_acquire()
+
+    take_now(OWN)
+    await parallel_gather(child)
+
+
+async def in_gather(work: Any) -> Any:
+    await parallel_gather(work, throttler=lambda _: [WIDE, KEPT], timeout=None)
+
+
+async def in_group(work: Any) -> Any:
+    async with TaskGroup(throttler=lambda _: [WIDE, KEPT]) as group:
+        group.create_task(work())
+
+
+async def in_group_with_a_context(work: Any) -> Any:
+    async with TaskGroup(throttler=lambda _: [WIDE, KEPT]) as group:
+        group.create_task(work(), context=contextvars.copy_context())
+
+
 @pytest.mark.leaky
-def test_a_task_of_a_closed_loop_that_awaits_a_nested_run_keeps_no_kept_slot() -> None:
-    kept = KeptThrottler()
-
-    async def parent() -> None:
-        await parallel_gather(partial(after, 100, None))
-
+@pytest.mark.parametrize("way", [in_gather, in_group, in_group_with_a_context])
+@pytest.mark.parametrize("work", [works, awaits_a_run, takes_back])
+def test_a_task_that_is_collected_with_its_closed_loop_holds_no_slot(work: Any, way: Any) -> None:
     loop = virtual_time.new_loop()
     loop.set_exception_handler(lambda *_: None)  # tasks were destroyed: that is what happens here
-    main = loop.create_task(parallel_gather(parent, throttler=kept, timeout=None))
+    main = loop.create_task(way(work))
     loop.call_later(1, loop.stop)
     loop.run_forever()
     loop.close()
-    assert kept.active == 1
+    assert (KEPT.active, OWN.active) == (1, 1)
+    if work is takes_back:
+        WIDE.release()  # what the child took: whoever waits for it is dropped with its loop
 
     del main
     gc.collect()
-    assert kept.active == 0
+    assert (KEPT.active, OWN.active, WIDE.active) == (0, 0, 0)
+
+
+async def test_a_closed_nested_run_gives_none_of_its_tasks_slots_back() -> None:
+    kept, wide, held = KeptThrottler(), TaskThrottler(2), []
+
+    async def parent() -> None:
+        nested = parallel_gather(partial(after, 1, None))
+        nested.send(None)
+        held.append((kept.active, wide.active))
+        nested.close()
+        held.append((kept.active, wide.active))
+        await parallel_gather(partial(after, 2, None))
+        held.append((kept.active, wide.active))
+
+    await parallel_gather(parent, throttler=lambda _: [wide, kept])
+
+    assert held == [(1, 0), (1, 0), (1, 1)]
+    assert (kept.active, wide.active) == (0, 0)
 
 
 @given(
@@ -620,3 +674,19 @@ async def test_a_slot_that_a_work_took_itself_is_not_lent_and_given_back_at_its_
         assert result.get_results() == [True, False, False]
         assert (wide.active, own.active) == (0, 0)
     assert held == [(1, 1), (0, 1)]
+
+
+@pytest.mark.parametrize("kind", [TaskThrottler, KeptThrottler])
+async def test_a_second_slot_of_one_that_a_work_needs_anyway_is_counted_too(kind: Any) -> None:
+    throttler, held = kind(2), []
+
+    async def parent() -> None:
+        assert take_now(throttler)
+        held.append(throttler.active)
+        await parallel_gather(partial(after, 1, None))
+        held.append(throttler.active)
+
+    await parallel_gather(parent, throttler=throttler)
+
+    assert held == [2, 2]
+    assert throttler.active == 0
