@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.tools import BaseTool
 
 from agentos_parallel._core.works import call_of
-from agentos_parallel.adapters.kinds import unbound
+from agentos_parallel.adapters.kinds import graphs_of, is_remote
 from agentos_parallel.jsonable import to_jsonable
 from agentos_parallel.results import shorten
 
@@ -32,12 +33,12 @@ async def given_to(agent: SubAgent, text: str) -> Any:
     """What the runnable of *agent* is given for the task *text*."""
     if agent.input is not None:
         return await call_of("input", agent.input)(text)
-    if is_remote(agent.runnable):
+    if not agent.takes_messages:
+        return text
+    if any(map(is_remote, graphs_of(agent.runnable))):
         return {"messages": [{"role": "user", "content": text}]}
-    if agent.takes_messages:
-        # With an id, for a second attempt may find the first one's messages.
-        return {"messages": [HumanMessage(text, id=str(uuid.uuid4()))]}
-    return text
+    # With an id, for a second attempt may find the first one's messages.
+    return {"messages": [HumanMessage(text, id=str(uuid.uuid4()))]}
 
 
 async def answer_from(agent: SubAgent, output: Any) -> Any:
@@ -57,15 +58,18 @@ def answer_of(output: Any) -> Any:
 
     None for an agent none of whose messages has text.
     """
+    if isinstance(output, _graph_output()):
+        output = output.value
     if isinstance(output, AIMessage):
         return str(output.text)
     if not isinstance(output, Mapping):
         return output
     if output.get("structured_response") is not None:
         return output["structured_response"]
-    if "messages" not in output:
+    messages = output.get("messages")
+    if not isinstance(messages, list | tuple):
         return output
-    return next(filter(None, map(_said, reversed(output["messages"]))), None)
+    return next(filter(None, map(_said, reversed(messages))), None)
 
 
 def check_answered(output: Any) -> None:
@@ -74,8 +78,11 @@ def check_answered(output: Any) -> None:
     Raises:
         HumanNeededError: saying what was asked.
     """
-    if isinstance(output, Mapping) and output.get("__interrupt__"):
-        asked = "; ".join(_question(each) for each in output["__interrupt__"])
+    questions = output.get("__interrupt__") if isinstance(output, Mapping) else None
+    if isinstance(output, _graph_output()):
+        questions = output.interrupts
+    if questions:
+        asked = "; ".join(map(_question, questions))
         raise HumanNeededError(
             f"it asks a human, whom nobody can reach here: {shorten(asked, _QUESTION_CHARS)}"
         )
@@ -84,12 +91,15 @@ def check_answered(output: Any) -> None:
 def takes_messages(runnable: Any) -> bool:
     """Whether *runnable* takes a state with messages, by its schema."""
     first = _first(runnable)
+    if is_remote(first):
+        return True
     if not isinstance(first, Runnable) or isinstance(first, BaseTool | BaseChatModel):
         return False
-    if hasattr(first, "channels"):
-        builder = getattr(first, "builder", None)
+    builder = getattr(first, "builder", None)
+    if builder is not None and not isinstance(first, RunnableBindingBase):
         schemas = getattr(builder, "schemas", {})
-        return "messages" in schemas.get(getattr(builder, "input_schema", None), first.channels)
+        own = getattr(first, "channels", ())
+        return "messages" in schemas.get(getattr(builder, "input_schema", None), own)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pydantic, about others' field names
@@ -100,18 +110,13 @@ def takes_messages(runnable: Any) -> bool:
     return "messages" in named.get("properties", ())
 
 
-def is_remote(runnable: Any) -> bool:
-    """Whether it is a graph on a server, which sends and takes messages as dicts."""
-    remote = sys.modules.get("langgraph.pregel.remote")
-    return isinstance(unbound(runnable), getattr(remote, "RemoteGraph", ()))
-
-
 def _first(runnable: Any) -> Any:
-    """What gets the input of *runnable*."""
-    bare = unbound(runnable)
-    if isinstance(bare, RunnableSequence):
-        return _first(bare.first)
-    return _first(bare.runnable) if isinstance(bare, RunnableWithFallbacks) else bare
+    """What gets the input of *runnable*, and says of what type it is."""
+    while isinstance(runnable, RunnableBindingBase) and runnable.custom_input_type is None:
+        runnable = runnable.bound
+    if isinstance(runnable, RunnableSequence):
+        return _first(runnable.first)
+    return _first(runnable.runnable) if isinstance(runnable, RunnableWithFallbacks) else runnable
 
 
 def _said(message: Any) -> str:
@@ -122,14 +127,28 @@ def _said(message: Any) -> str:
         return ""
     if message.get("role") != "assistant" and message.get("type") not in _OF_THE_AGENT:
         return ""
-    return str(AIMessage(message.get("content") or "").text)
+    content = message.get("content")
+    if not isinstance(content, list):
+        return "" if content is None else str(content)
+    return "".join(map(_text_of, content))
 
 
 _OF_THE_AGENT = ("ai", "AIMessageChunk")
 
 
+def _text_of(block: Any) -> str:
+    if isinstance(block, Mapping) and block.get("type") == "text":
+        block = block.get("text")
+    return block if isinstance(block, str) else ""
+
+
+def _graph_output() -> Any:
+    """What a graph returns in LangGraph's newer form, if this process can have any."""
+    return getattr(sys.modules.get("langgraph.types"), "GraphOutput", ())
+
+
 def _question(interrupt: Any) -> str:
-    value = to_jsonable(getattr(interrupt, "value", interrupt))
-    if isinstance(value, Mapping) and "value" in value:  # from a server
-        value = value["value"]
+    from_server = isinstance(interrupt, Mapping)
+    found = interrupt.get("value", interrupt) if from_server else interrupt
+    value = to_jsonable(getattr(found, "value", found))
     return value if isinstance(value, str) else str(value)

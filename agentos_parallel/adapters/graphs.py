@@ -20,8 +20,14 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
 from agentos_parallel import still
-from agentos_parallel.adapters.answers import check_answered, is_remote
-from agentos_parallel.adapters.kinds import bound_configurable, has_memory, unbound
+from agentos_parallel.adapters.answers import check_answered
+from agentos_parallel.adapters.kinds import (
+    bound_configurable,
+    graphs_of,
+    has_memory,
+    is_graph,
+    is_remote,
+)
 from agentos_parallel.jsonable import to_jsonable
 
 Work: TypeAlias = Callable[[], Awaitable[Any]]
@@ -81,12 +87,14 @@ def config_inside(runnable: Any) -> RunnableConfig:
     if any(own.get(key) for key in _OWN_MEMORY):
         return config
     configurable = around["configurable"]
+    graphs = list(graphs_of(runnable))
+    if graphs and all(map(is_remote, graphs)):  # tasks would share the thread of their caller
+        elsewhere = {key: v for key, v in configurable.items() if key not in _OWN_MEMORY}
+        return {**config, "configurable": {**elsewhere, **own}}
     given: dict[str, Any] = {}
-    if _is_graph(runnable) and _SCRATCHPAD in configurable:
+    if is_graph(runnable) and _SCRATCHPAD in configurable:
         given[_SCRATCHPAD] = numbered(configurable[_SCRATCHPAD], 0)
-    if is_remote(runnable):
-        given[_THREAD_ID] = None  # else tasks would share the thread of their caller
-    elif not configurable.get(_THREAD_ID) and has_memory(runnable):
+    if not configurable.get(_THREAD_ID) and has_memory(runnable):
         given[_THREAD_ID] = str(uuid.uuid4())
     return {**config, "configurable": {**configurable, **own, **given}} if given else config
 
@@ -160,12 +168,6 @@ def _to_be_carried(error: BaseException) -> bool:
         return True
     errors = sys.modules.get("langgraph.errors")
     return isinstance(error, getattr(errors, "ParentCommand", ()))
-
-
-def _is_graph(runnable: Any) -> bool:
-    """Whether it is a graph of LangGraph's, here or on a server, bound to a config or not."""
-    protocol = sys.modules.get("langgraph.pregel.protocol")
-    return isinstance(unbound(runnable), getattr(protocol, "PregelProtocol", ()))
 
 
 @cache

@@ -7,6 +7,7 @@ find out was refused: the parts before the one that raises would have been paid 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,12 +50,33 @@ def unbound(runnable: Any) -> Any:
 
 def bound_configurable(runnable: Any) -> dict[str, Any]:
     """The ``configurable`` that *runnable* is bound to, as a graph or by ``with_config``."""
+    binding = isinstance(runnable, RunnableBindingBase)
+    if not binding and not is_graph(runnable):
+        return {}
     # Not merge_configs(), which brings in the caller's.
-    config = getattr(runnable, "config", None)
-    own = config.get("configurable", {}) if isinstance(config, dict) else {}
-    if isinstance(runnable, RunnableBindingBase):
-        return {**bound_configurable(runnable.bound), **own}
-    return dict(own)
+    own = (getattr(runnable, "config", None) or {}).get("configurable", {})
+    return {**bound_configurable(runnable.bound), **own} if binding else dict(own)
+
+
+def is_graph(runnable: Any) -> bool:
+    """Whether it is a graph of LangGraph's, here or on a server, bound to a config or not."""
+    protocol = sys.modules.get("langgraph.pregel.protocol")
+    return isinstance(unbound(runnable), getattr(protocol, "PregelProtocol", ()))
+
+
+def is_remote(runnable: Any) -> bool:
+    """Whether it is a graph on a server, which sends and takes messages as dicts."""
+    remote = sys.modules.get("langgraph.pregel.remote")
+    return isinstance(unbound(runnable), getattr(remote, "RemoteGraph", ()))
+
+
+def graphs_of(runnable: Any) -> Iterator[Any]:
+    """The graphs that *runnable* is made of, without those in their nodes."""
+    if is_graph(runnable):
+        yield unbound(runnable)
+    else:
+        for part in parts_of(runnable):
+            yield from graphs_of(part)
 
 
 def has_memory(runnable: Any) -> bool:

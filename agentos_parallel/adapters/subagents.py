@@ -60,7 +60,8 @@ class SubAgent:
         """Check every field."""
         with discarding(self.runnable, self.input, self.output):
             self._check()
-        object.__setattr__(self, "takes_messages", takes_messages(self.runnable))
+        if self.input is None:
+            object.__setattr__(self, "takes_messages", takes_messages(self.runnable))
         if self.max_concurrent is not None:
             # Whoever waits while others run below it is at work all the same, where there is one.
             kind = KeptThrottler if self.max_concurrent == 1 else TaskThrottler
@@ -102,6 +103,12 @@ def by_name(agents: Iterable[SubAgent | Mapping[str, Any]]) -> dict[str, SubAgen
     """
     if isinstance(agents, Mapping) or not isinstance(agents, Iterable):
         raise TypeError(f"agents must be a list of SubAgents, got {shown(agents)}")
+    given_all = list(agents)
+    with discarding(given_all):
+        return _named(given_all)
+
+
+def _named(agents: Iterable[Any]) -> dict[str, SubAgent]:
     named: dict[str, SubAgent] = {}
     for given in agents:
         agent = _made_of(given) if isinstance(given, Mapping) else given
@@ -132,7 +139,7 @@ def _made_of(given: Mapping[str, Any]) -> SubAgent:
             known = ", ".join(sorted(allowed))
             raise ValueError(f"agent {name}: {shown(key)} is not supported; allowed are {known}")
     missing = [key for key in ("name", "description") if key not in given]
-    if not ready and "model" not in given:
+    if not ready and given.get("model") is None:
         missing.append("model (or runnable)")
     if missing:
         raise ValueError(f"agent {name}: {', '.join(missing)} must be given")
@@ -147,5 +154,6 @@ def _created(given: Mapping[str, Any]) -> Any:
         raise ImportError(
             "an agent without runnable= needs langchain: pip install 'agentos-parallel[agents]'"
         ) from error
-    parts = {key: value for key, value in given.items() if key in _OF_CREATE_AGENT}
+    given_parts = _OF_CREATE_AGENT & {key for key, value in given.items() if value is not None}
+    parts = {key: given[key] for key in given_parts}
     return create_agent(**parts, name=given["name"])

@@ -8,8 +8,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.pregel.remote import RemoteGraph
+from langgraph.types import GraphOutput, Interrupt
 from typing_extensions import TypedDict
 
 from agentos_parallel import SubAgent
@@ -57,6 +59,20 @@ def of_messages(state: Asked) -> str:
     return last(state)
 
 
+def of_text(text: str) -> str:
+    return f"text {text}"
+
+
+@entrypoint()
+def function_of_a_state(state: Asked) -> str:
+    return last(state)
+
+
+@entrypoint()
+def function_of_a_text(text: str) -> str:
+    return of_text(text)
+
+
 ONE_MESSAGE = "['HumanMessage'] hear"
 BY_SCHEMA = {
     "graph": (graph(count), ONE_MESSAGE),
@@ -71,6 +87,13 @@ BY_SCHEMA = {
     ),
     "function of a typed state": (RunnableLambda(of_messages), "hear"),
     "model": (says(lambda messages: f"{len(messages)} {messages[-1].text}"), "1 hear"),
+    "typed by hand": (RunnableLambda(last).with_types(input_type=Asked), "hear"),
+    "a bound one typed by hand": (
+        RunnableLambda(last).with_types(input_type=Asked).with_config(tags=["x"]),
+        "hear",
+    ),
+    "entrypoint of a state": (function_of_a_state, "hear"),
+    "entrypoint of a text": (function_of_a_text, "text hear"),
     "chain of a text": (RunnablePassthrough() | RunnableLambda(str.upper), "HEAR"),
 }
 
@@ -166,7 +189,7 @@ def text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-MESSAGES: dict[str, tuple[list[Any], Any]] = {
+MESSAGES: dict[str, tuple[Any, Any]] = {
     "blocks": ([AIMessage([REASONING, text_block("a"), THINKING, text_block("b")])], "ab"),
     "a chunk": ([AIMessageChunk(content="a")], "a"),
     "the last with text": ([AIMessage("a"), AIMessage(""), AIMessage([THINKING])], "a"),
@@ -178,18 +201,54 @@ MESSAGES: dict[str, tuple[list[Any], Any]] = {
     "dicts by type": ([{"type": "ai", "content": [THINKING, text_block("a")]}], "a"),
     "dicts without content": ([{"type": "ai"}, {"type": "ai", "content": None}], None),
     "neither": ([None, 7, "text"], None),
+    "dicts with odd content": (
+        [
+            {"role": "assistant", "content": [{"type": "text"}, {"type": "text", "text": 7}, "a"]},
+            {"role": "assistant", "content": [None, 7]},
+        ],
+        "a",
+    ),
+    "dicts with a number": ([{"type": "ai", "content": 7}], "7"),
+    "a tuple": ((AIMessage("a"),), "a"),
     "nothing": ([], None),
 }
 
 
 @pytest.mark.parametrize(("messages", "answer"), MESSAGES.values(), ids=MESSAGES)
-def test_the_answer_is_the_last_text_of_the_agent(messages: list[Any], answer: Any) -> None:
+def test_the_answer_is_the_last_text_of_the_agent(messages: Any, answer: Any) -> None:
     assert answer_of(lambda _: {"messages": messages}) == answer
 
 
-@pytest.mark.parametrize("value", [None, [], "", 0, False, {}, {"a": [1]}])
+NO_MESSAGES: list[Any] = [{"messages": value} for value in ("text", None, 7, {"a": 1})]
+
+
+@pytest.mark.parametrize("value", [None, [], "", 0, False, {}, {"a": [1]}, *NO_MESSAGES])
 def test_anything_else_is_kept_as_it_was_returned(value: Any) -> None:
     assert answer_of(lambda _: value) == value
+
+
+def test_the_newer_form_of_a_graphs_output_is_read() -> None:
+    newer = graph(lambda _: {"messages": [AIMessage("a")]}).bind(version="v2")
+
+    assert answer_of(newer) == "a"
+    assert answer_of(lambda _: GraphOutput("a")) == "a"
+    asked = toolbox(*team(it=lambda _: GraphOutput({}, (Interrupt("May I?"),))))["fan_out"]
+    assert call(asked, input="x").text.endswith("whom nobody can reach here: May I?")
+
+
+def test_a_question_is_told_whole() -> None:
+    question = {"value": 1, "kind": "approve"}
+    asked = toolbox(*team(it=lambda _: {"__interrupt__": [Interrupt(question)]}))["fan_out"]
+
+    assert call(asked, input="x").text.endswith(f"whom nobody can reach here: {question}")
+
+
+def test_with_input_no_schema_is_asked_for() -> None:
+    class Odd(RunnableLambda[Any, Any]):
+        def get_input_jsonschema(self, config: Any = None, **_: Any) -> Any:
+            raise AssertionError("not needed")
+
+    assert answer_of(Odd(str.upper), input=str.title) == "HEAR"
 
 
 # A graph on a server.
@@ -214,6 +273,33 @@ def test_a_remote_graph_answers(way: str, inside: bool) -> None:
 
     assert (statuses(message), answers(message)) == (["completed"] * 2, ["HEAR"] * 2)
     assert paths == ["/runs/stream"], "on no thread, which others would share"
+
+
+def of_remote(form: str, remote: Any) -> Any:
+    if form == "with fallbacks":
+        return remote.with_fallbacks([RunnableLambda(str)])
+    if form == "second in a chain":
+        return RunnableLambda(lambda text: {"messages": [HumanMessage(text)]}) | remote
+    return remote | RunnableLambda(lambda state: state) if form == "in a chain" else remote
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+@pytest.mark.parametrize(
+    "form", ["alone", "in a chain", "second in a chain", "with fallbacks", "bound"]
+)
+@pytest.mark.realtime
+def test_a_remote_graph_uses_no_thread_but_its_own(form: str, own_thread: bool) -> None:
+    with graph_server(shouting) as (url, paths):
+        remote: Any = RemoteGraph("agent", url=url)
+        if own_thread:
+            remote = remote.with_config({"configurable": {"thread_id": "own"}})
+        tools = toolbox(*team(it=of_remote(form, remote)))
+        boss = supervisor(tools, "fan_out", {"input": "hear"}, checkpointer=InMemorySaver())
+
+        message = told(boss.invoke(go(), {"configurable": {"thread_id": "callers"}}))
+
+    assert answers(message) == ["HEAR"]
+    assert paths == ["/threads/own/runs/stream" if own_thread else "/runs/stream"]
 
 
 @pytest.mark.realtime

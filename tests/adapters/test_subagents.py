@@ -389,6 +389,20 @@ async def test_a_coroutine_in_place_of_a_runnable_is_refused_and_closed() -> Non
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
+@pytest.mark.parametrize("first", [7, {"name": "it"}, SubAgent("it", "Does it.", str)])
+async def test_coroutines_among_agents_that_are_refused_are_closed(first: Any) -> None:
+    async def answer(text: str) -> str:
+        return text
+
+    alone, inside = answer("called too early"), answer("called too early")
+    agents: Any = [first, alone, {"name": "a", "description": "A.", "runnable": inside}]
+    with pytest.raises((TypeError, ValueError)):
+        ParallelToolkit(agents)
+
+    states = [inspect.getcoroutinestate(each) for each in (alone, inside)]
+    assert states == [inspect.CORO_CLOSED] * 2
+
+
 # Dicts.
 
 
@@ -408,6 +422,16 @@ DICTS: dict[str, tuple[dict[str, Any], Any]] = {
     "a model": ({"model": says("hello"), "system_prompt": "Be brief.", "tools": []}, "hello"),
     "a model alone": ({"model": says("hello")}, "hello"),
     "tools": ({"model": using_a_tool(), "tools": [measure], "middleware": []}, "it is long"),
+    "what is None is not given": (
+        {
+            "model": says("hello"),
+            "system_prompt": None,
+            "tools": None,
+            "middleware": None,
+            "response_format": None,
+        },
+        "hello",
+    ),
     "a structured response": (
         {
             "model": says([{"name": "Verdict", "args": {"good": True, "why": "it is"}}]),
@@ -440,6 +464,7 @@ def test_a_dict_describes_an_agent(given: dict[str, Any], answer: Any, way: str)
         ({"model": says("a"), "mode": "fork"}, "'mode' is not supported"),
         ({"runnable": str.upper, "model": says("a")}, "'model' is not supported"),
         ({"graph_id": "x"}, "'graph_id' is not supported"),
+        ({"model": None}, r"model \(or runnable\) must be given"),
         ({"tools": []}, r"model \(or runnable\) must be given"),
         ({"runnable": str.upper, "name": "two words"}, "name must be 1 to 64"),
     ],
