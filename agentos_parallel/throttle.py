@@ -21,6 +21,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import TracebackType
+from typing import Self
 
 from agentos_parallel import still
 from agentos_parallel.arguments import strict_call
@@ -270,6 +271,14 @@ class TaskThrottler:
                 self._serve()
             finally:
                 self._lock.release()
+
+    def __copy__(self) -> Self:
+        """Itself: whoever copies an executor, a tool or a chain shares its limits."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself, as for a copy."""
+        return self
 
     def __repr__(self) -> str:
         """How many slots are taken."""

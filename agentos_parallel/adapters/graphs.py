@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -99,14 +100,16 @@ def config_inside(runnable: Any) -> RunnableConfig:
     return {**config, "configurable": {**configurable, **own, **given}} if given else config
 
 
-def numbered(scratchpad: Any, number: int) -> Any:
+def numbered(scratchpad: Any, number: int, *, several: bool = False) -> Any:
     """*scratchpad* for a sub-graph that is known by *number*, whenever it is called.
 
-    LangGraph has no public way for that; as it is where its private one has changed.
+    *several*: for one after the other, known by this number and those after it. LangGraph has no
+    public way for that; as it is where its private one has changed.
     """
     if not dataclasses.is_dataclass(scratchpad) or not hasattr(scratchpad, "subgraph_counter"):
         return scratchpad
-    counter: dict[str, Any] = {"subgraph_counter": lambda: number}
+    next_number = itertools.count(number).__next__ if several else lambda: number
+    counter: dict[str, Any] = {"subgraph_counter": next_number}
     return dataclasses.replace(scratchpad, **counter)  # type: ignore[type-var]  # checked above
 
 

@@ -1,4 +1,4 @@
-"""Humans who are asked, and handoffs: LangGraph's control flow below one call of a tool.
+"""Humans who are asked, and handoffs: LangGraph's control flow below a tool or Runnable.
 
 LangGraph knows a sub-graph by the order of the calls in its node, which differs from run to run
 where children work at once: a human's answer would go to the wrong one. So each child has a number
@@ -26,20 +26,28 @@ _PUSH = "__pregel_push"
 _APART = 1_000
 """Numbers from one child to the next: a node that calls sub-graphs itself uses those between."""
 
+_CHAINS_APART = 10**6
+
 _CALLS_APART = 10**9
 
 
 class Askers:
-    """The children of one tool call, as the graph around it tells them apart.
+    """The children of one call, as the graph around it tells them apart.
 
     Args:
-        config: that the tool was called with.
+        config: that the tool or Runnable was called with.
         tool_call_id: of the call; None: it has none.
+        chains: the children may be chains of several graphs, which are not run in a node.
     """
 
-    def __init__(self, config: RunnableConfig, tool_call_id: str | None) -> None:
+    def __init__(
+        self, config: RunnableConfig, tool_call_id: str | None = None, *, chains: bool = False
+    ) -> None:
         self._configurable = config["configurable"]
         self._first = _first_number(config, tool_call_id)
+        self._chains = chains
+        if chains and self._first is not None:
+            self._first = (self._first + 1) * _CHAINS_APART
         self._raised: dict[int, tuple[str, BaseException]] = {}
 
     def configurable(self, position: int) -> dict[str, Any]:
@@ -47,7 +55,8 @@ class Askers:
         given = dict(self._configurable)
         if self._first is None:
             return given
-        given[_SCRATCHPAD] = numbered(given[_SCRATCHPAD], self._first + position * _APART)
+        number = self._first + position * _APART
+        given[_SCRATCHPAD] = numbered(given[_SCRATCHPAD], number, several=self._chains)
         return given
 
     def heard(self, position: int, agent: str, error: BaseException) -> None:

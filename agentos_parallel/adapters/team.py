@@ -11,7 +11,8 @@ from langchain_core.runnables import Runnable
 
 from agentos_parallel._core.works import call_of
 from agentos_parallel.adapters.answers import answer_of, check_answered
-from agentos_parallel.adapters.calls import ToolCall, below_exclusive, depth, invoked
+from agentos_parallel.adapters.calls import ToolCall, below_exclusive, depth
+from agentos_parallel.adapters.children import invoked
 from agentos_parallel.adapters.progress import progress
 from agentos_parallel.adapters.subagents import SubAgent, by_name
 from agentos_parallel.arguments import strict_call

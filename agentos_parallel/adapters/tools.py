@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from agentos_parallel._core.threads import run_sync
 from agentos_parallel.adapters import schemas
-from agentos_parallel.adapters.calls import RunManager, ToolCall, tool_call_id
+from agentos_parallel.adapters.calls import ToolCall, tool_call_id
+from agentos_parallel.adapters.children import RunManager
 from agentos_parallel.adapters.content import Lengths, artifact_of, content_of
 from agentos_parallel.adapters.schemas import SENTENCE_CHARS
 from agentos_parallel.adapters.team import (
