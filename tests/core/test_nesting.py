@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import gc
 import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -590,6 +591,32 @@ def test_a_task_that_is_collected_with_its_closed_loop_holds_no_slot(work: Any, 
     del main
     gc.collect()
     assert (KEPT.active, OWN.active, WIDE.active) == (0, 0, 0)
+
+
+@pytest.mark.leaky
+@pytest.mark.realtime
+def test_such_a_task_whose_thread_works_on_holds_its_slot_until_that_has_ended() -> None:
+    kept, started, go_on = KeptThrottler(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        go_on.wait(9)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # tasks were destroyed: that is what happens here
+    main = loop.create_task(parallel_gather(work, throttler=kept, timeout=None))
+    while not started.is_set():
+        loop.run_until_complete(asyncio.sleep(0.001))
+    loop.close()
+    del main
+    gc.collect()
+    assert kept.active == 1
+
+    go_on.set()
+    end = time.monotonic() + 9
+    while kept.active and time.monotonic() < end:
+        time.sleep(0.001)
+    assert kept.active == 0
 
 
 async def test_a_closed_nested_run_gives_none_of_its_tasks_slots_back() -> None:
