@@ -1,6 +1,7 @@
 """TaskThrottler by itself; what it promises to runs stands in promises/test_p12_....py."""
 
 import asyncio
+import copy
 import threading
 import time
 from collections.abc import AsyncGenerator, Coroutine
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentos_parallel import TaskStatus, TaskThrottler, parallel_gather
+from agentos_parallel import ParallelExecutor, TaskStatus, TaskThrottler, parallel_gather
 from tests.pieces import settle
 from tests.virtual_time import run_virtually
 
@@ -467,3 +468,13 @@ async def test_the_collector_may_come_while_the_throttler_counts() -> None:
         assert not closing.is_alive()
     assert throttler.try_acquire()
     throttler.release()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+async def test_a_copy_of_what_holds_a_throttler_shares_its_limit(copied: Any) -> None:
+    throttler = TaskThrottler(2)
+    executor = ParallelExecutor(throttler=throttler)
+
+    async with throttler:
+        assert copied({"executor": [throttler]})["executor"][0] is throttler
+        assert copied(executor).throttler is throttler
