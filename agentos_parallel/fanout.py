@@ -177,7 +177,7 @@ async def run_fan_out(
     """``FanOutExecutor.run`` of *works*, the argument *name*, with an *observer* of its tasks."""
     config = executor.config
     with discarding(works, merge_fn):
-        merge = _merge_call(config.aggregation, merge_fn)
+        merge = merge_call(config.aggregation, merge_fn)
         source = works_of(name, works)
         settings = executor.executor.settings(no_deadline="timeout=None")
         check_reach(settings, source)
@@ -268,7 +268,12 @@ async def fan_out(
 _NOTHING = 'aggregation="{}" needs at least one work, got none'
 
 
-def _merge_call(aggregation: Aggregation, merge_fn: Any) -> Call | None:
+def merge_call(aggregation: Aggregation, merge_fn: Any) -> Call | None:
+    """What "merge" calls with the list of values; None for the others.
+
+    Raises:
+        TypeError, ValueError: *merge_fn* does not go with *aggregation*.
+    """
     if aggregation == "merge":
         if merge_fn is None:
             raise ValueError(

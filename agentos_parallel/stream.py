@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, NoReturn, Self, TypeVar, Unpack, overload
+from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar, Unpack, overload
 
-from agentos_parallel._core.collect import Many, SupportsAinvoke, check_reach
-from agentos_parallel._core.nesting import lent
+from agentos_parallel._core.collect import AnyWork, Many, SupportsAinvoke, check_reach, works_of
+from agentos_parallel._core.nesting import current, lent
 from agentos_parallel._core.run import Run
 from agentos_parallel._core.sources import SizedInput, Unsized, source_of
 from agentos_parallel._core.stop import rule_of
@@ -31,6 +32,12 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 CLOSED = "the stream was closed"
+
+Give: TypeAlias = Callable[[Any], Coroutine[Any, Any, None]]
+"""Gives the reader of a stream a part of a result."""
+
+UNREAD_PARTS = 64
+"""How many parts of results a stream holds for its reader."""
 
 
 class _Unread:
@@ -53,6 +60,10 @@ class _Unread:
             self._by_index[index] = result
         else:
             self._in_turn.append(result)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the reader look, if it waits."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
@@ -256,6 +267,58 @@ class ResultStream(Generic[T]):
         await self._finish()
         failure = None if closed else self._failure()
         raise StopAsyncIteration if failure is None else failure
+
+
+class PartStream(ResultStream[Any]):
+    """A stream that gives parts of its results as well, while their tasks run: for adapters.
+
+    A part comes as a record of its task that is still RUNNING, with the part as the result, and
+    before the final record. A work that gives parts waits while ``UNREAD_PARTS`` are unread, by the
+    clock of its task.
+
+    Args:
+        works: makes the works, by task_id, of ``give``, which they give their parts with.
+        settings: what bounds the run.
+    """
+
+    def __init__(self, works: Callable[[Give], Mapping[str, AnyWork]], settings: Settings) -> None:
+        super().__init__(works_of("works", works(self._give)), settings, works=True)
+        self._parts: deque[TaskResult[Any]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def _give(self, part: Any) -> None:
+        """Have the reader get *part*, from a task of this stream: on its loop, in its context.
+
+        Raises:
+            asyncio.CancelledError: nobody waits for the task any more.
+        """
+        task = current.get()
+        assert task is not None
+        while len(self._parts) >= UNREAD_PARTS and not (task.settled or self._run.over):
+            await self._room()
+        if task.settled or self._run.over:
+            raise asyncio.CancelledError("nobody reads it any more")
+        self._parts.append(replace(task.result, result=part))
+        self._unread.wake()
+
+    async def _room(self) -> None:
+        room: asyncio.Future[None] = self._run.loop.create_future()
+        self._waiting.append(room)
+        try:
+            await asyncio.wait({room, self._run.waiter()}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not room.done():
+                room.cancel()
+
+    def _take(self) -> TaskResult[Any] | None:
+        if not self._parts:
+            return super()._take()
+        while self._waiting:
+            room = self._waiting.popleft()
+            if not room.done():
+                room.set_result(None)
+                break
+        return self._parts.popleft()
 
 
 @overload

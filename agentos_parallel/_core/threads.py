@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextvars import ContextVar, copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -135,6 +135,29 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     if interrupt is not None:
         raise interrupt
     return outcome.pop()()
+
+
+def iterate_sync(items: AsyncGenerator[T, None]) -> Iterator[T]:
+    """Give what *items* gives, each step on the persistent loop; leaving early closes it."""
+
+    async def step() -> T | _End:
+        return await anext(items, _END)
+
+    async def close() -> None:
+        await items.aclose()
+
+    try:
+        while not isinstance(item := run_sync(step()), _End):
+            yield item
+    finally:
+        run_sync(close())
+
+
+class _End:
+    """Stands behind the last item."""
+
+
+_END = _End()
 
 
 def _wait(

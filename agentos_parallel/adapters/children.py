@@ -90,7 +90,7 @@ class Children:
             work: is given the part of the child's config that is its own: ``callbacks`` and
                 ``configurable``.
         """
-        runs = OpenRuns(self._manager_of(task_id))
+        runs = OpenRuns(self.manager_of(f"task:{task_id}"))
         self._opened.append(runs)
         ended: BaseException = asyncio.CancelledError("its task has ended")
         configurable = self._askers.configurable(position)
@@ -108,10 +108,11 @@ class Children:
                 await runs.close(ended, sync=self.sync)
             del ended  # or the error would hold itself, through this frame
 
-    def _manager_of(self, task_id: str) -> BaseCallbackManager:
+    def manager_of(self, tag: str) -> BaseCallbackManager:
+        """The callbacks of a child, whose run has this *tag*."""
         if self._run_manager is None:
             return CallbackManager(handlers=[])
-        return self._run_manager.get_child(f"task:{task_id}")
+        return self._run_manager.get_child(tag)
 
 
 async def invoked(
@@ -126,14 +127,26 @@ async def invoked(
 
     *sync* is for a sync caller: called in a thread wherever it has a sync way.
     """
-    if not only_async(runnable) if sync else only_sync(runnable):
+    if in_sync_way(runnable, sync=sync):
         try:
             return await in_thread(partial(runnable.invoke, given, config, **kwargs))
         except (NotImplementedError, TypeError) as error:
-            # Parts that can't be seen from outside: async-only middleware, what a lambda returns.
-            if not any(words in str(error) for words in _ONLY_ASYNC):
+            if not lacks_sync_way(error):
                 raise
     return await runnable.ainvoke(given, config, **kwargs)
+
+
+def in_sync_way(runnable: Runnable[Any, Any], *, sync: bool) -> bool:
+    """Whether *runnable* is called in a thread: it has no other way, or a *sync* caller asks."""
+    return not only_async(runnable) if sync else only_sync(runnable)
+
+
+def lacks_sync_way(error: NotImplementedError | TypeError) -> bool:
+    """Whether *error* says that a part of a Runnable is async only, as async middleware is.
+
+    Such parts can't be seen from outside.
+    """
+    return any(words in str(error) for words in _ONLY_ASYNC)
 
 
 _ONLY_ASYNC = ("Synchronous implementation", "Cannot invoke a coroutine function synchronously")

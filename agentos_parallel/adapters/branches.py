@@ -1,0 +1,193 @@
+"""What the parallel Runnables share: their limits, and one call of their branches.
+
+A branch is a child of the Runnable's run. It is called with the caller's config, tags and metadata,
+as the children of LangChain's own Runnables are, but for the name that an agent hands down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypedDict
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.graph import Graph
+from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
+from pydantic import ConfigDict
+
+from agentos_parallel._core.works import in_thread
+from agentos_parallel.adapters.batches import Batches
+from agentos_parallel.adapters.children import (
+    Children,
+    RunManager,
+    in_sync_way,
+    invoked,
+    lacks_sync_way,
+)
+from agentos_parallel.adapters.interrupts import Askers
+from agentos_parallel.settings import Limit, Settings, TimeoutOf
+from agentos_parallel.stream import Give
+
+_AGENT_NAME = "lc_agent_name"
+
+
+class RunnableOptions(TypedDict, total=False):
+    """The fields that all parallel Runnables have; see ``RunnableGather``."""
+
+    max_concurrent: int | None
+    timeout: float | None
+    task_timeout: float | TimeoutOf | None
+    throttler: Limit | None
+    grace: float
+    name: str | None
+
+
+class Branch(NamedTuple):
+    """A Runnable, by its name or position, and what it is given."""
+
+    key: str | int
+    runnable: Runnable[Any, Any]
+    given: Any
+
+    @property
+    def task_id(self) -> str:
+        """Of its task."""
+        return str(self.key)
+
+
+Call: TypeAlias = Callable[[Branch, RunnableConfig], Awaitable[Any]]
+"""Calls a branch with its config."""
+
+
+class ParallelRunnable(Batches):
+    """A Runnable that runs branches under one set of limits."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    max_concurrent: int | None = 8
+    timeout: float | None = None
+    task_timeout: Any = None
+    throttler: Any = None
+    grace: float = 5.0
+
+    def __init__(self, **fields: Any) -> None:
+        given = {name: fields[name] for name in _LIMITS if name in fields}
+        if given.get("max_concurrent", 1) is None:
+            del given["max_concurrent"]  # as many as there are branches
+        Settings(**given)
+        super().__init__(**fields)
+
+    @abstractmethod
+    def _branches(self, given: Any) -> list[Branch]:
+        """What runs for the input *given*."""
+
+    @abstractmethod
+    def _children(self) -> Iterator[Runnable[Any, Any]]:
+        """What it is made of."""
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What can be configured in its branches."""
+        return get_unique_config_specs(s for child in self._children() for s in child.config_specs)
+
+    def get_graph(self, config: RunnableConfig | None = None) -> Graph:
+        """Its branches, side by side between its input and its output."""
+        graph = Graph()
+        start = graph.add_node(self.get_input_schema(config))
+        end = graph.add_node(self.get_output_schema(config))
+        for child in self._children():
+            branch = child.get_graph(config)
+            branch.trim_first_node()
+            branch.trim_last_node()
+            first, last = graph.extend(branch) if branch else (end, start)
+            graph.add_edge(start, first or end)
+            if last and last is not start:
+                graph.add_edge(last, end)
+        return graph
+
+    def _limits(self, config: RunnableConfig, branches: list[Branch]) -> dict[str, Any]:
+        """The settings of a run: of our limit and the config's the smaller."""
+        limits = (self.max_concurrent, config.get("max_concurrency"))
+        return {
+            **{name: getattr(self, name) for name in _LIMITS},
+            "max_concurrent": min(filter(None, limits), default=len(branches) or 1),
+        }
+
+
+_LIMITS = ("max_concurrent", "timeout", "task_timeout", "throttler", "grace")
+
+
+class BranchRun(Children):
+    """One call of a Runnable's branches: ``async with`` it around the run of their works.
+
+    Args:
+        config: that the Runnable was called with.
+        run_manager: its run in the trace.
+        kwargs: what ``bind`` adds to each call.
+        sync: the caller is sync: prefer the branches' sync methods.
+
+    Attributes:
+        config: what each branch is called with, but for what is its own.
+    """
+
+    def __init__(
+        self,
+        config: RunnableConfig,
+        run_manager: RunManager,
+        kwargs: dict[str, Any],
+        *,
+        sync: bool,
+    ) -> None:
+        super().__init__(Askers(config, chains=True), run_manager, sync=sync)
+        self.config = config
+        if _AGENT_NAME in config["metadata"]:
+            others = {k: v for k, v in config["metadata"].items() if k != _AGENT_NAME}
+            self.config = {**config, "metadata": others}
+        self._kwargs = kwargs
+
+    def works(self, branches: list[Branch], call: Call) -> dict[str, Callable[[], Awaitable[Any]]]:
+        """The works of the run, by task_id: *call* for each of *branches*."""
+        return {
+            branch.task_id: partial(self._child, position, branch, call)
+            for position, branch in enumerate(branches)
+        }
+
+    async def invoke(self, branch: Branch, config: RunnableConfig) -> Any:
+        """The output of *branch*."""
+        return await invoked(branch.runnable, branch.given, config, sync=self.sync, **self._kwargs)
+
+    async def stream(self, give: Give, branch: Branch, config: RunnableConfig) -> None:
+        """*give* the chunks of the output of *branch*."""
+        if in_sync_way(branch.runnable, sync=self.sync):
+            loop = asyncio.get_running_loop()
+            try:
+                await in_thread(self._stream_in_thread, loop, give, branch, config)
+                return
+            except (NotImplementedError, TypeError) as error:
+                if not lacks_sync_way(error):
+                    raise
+        chunks = branch.runnable.astream(branch.given, config, **self._kwargs)
+        try:
+            async for chunk in chunks:
+                await give(chunk)
+        finally:
+            if hasattr(chunks, "aclose"):
+                await chunks.aclose()
+
+    def _stream_in_thread(
+        self, loop: asyncio.AbstractEventLoop, give: Give, branch: Branch, config: RunnableConfig
+    ) -> None:
+        for chunk in branch.runnable.stream(branch.given, config, **self._kwargs):
+            asyncio.run_coroutine_threadsafe(give(chunk), loop).result()
+
+    def config_of(self, tag: str) -> RunnableConfig:
+        """What a child that is no branch is called with."""
+        return {**self.config, "callbacks": self.manager_of(tag)}
+
+    async def _child(self, position: int, branch: Branch, call: Call) -> Any:
+        async def called(own: RunnableConfig) -> Any:
+            return await call(branch, {**self.config, **own})
+
+        return await self.run(position, branch.task_id, branch.task_id, called)
