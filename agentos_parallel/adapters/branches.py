@@ -4,6 +4,8 @@ A branch is a child of the Runnable's run. It is called with the caller's config
 as the children of LangChain's own Runnables are, but for the name that an agent hands down.
 """
 
+# ruff: noqa: A002 - LangChain calls the input of a Runnable input
+
 from __future__ import annotations
 
 import asyncio
@@ -13,10 +15,16 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import (
+    ensure_config,
+    get_async_callback_manager_for_config,
+    get_callback_manager_for_config,
+)
 from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
 from pydantic import ConfigDict
 
+from agentos_parallel._core.threads import run_sync
 from agentos_parallel._core.works import in_thread
 from agentos_parallel.adapters.batches import Batches
 from agentos_parallel.adapters.children import (
@@ -87,6 +95,43 @@ class ParallelRunnable(Batches):
     def _children(self) -> Iterator[Runnable[Any, Any]]:
         """What it is made of."""
 
+    @abstractmethod
+    async def _output(self, given: Any, run: BranchRun) -> Any:
+        """The output for the input *given*."""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run the branches at once; see the class for what comes of them."""
+        config = ensure_config(config)
+        manager = get_callback_manager_for_config(config)
+        run_manager = manager.on_chain_start(None, input, **self._named(config))
+        try:
+            run = BranchRun(config, run_manager, kwargs, sync=True)
+            output = run_sync(self._output(input, run))
+        except BaseException as error:
+            run_manager.on_chain_error(error)
+            raise
+        run_manager.on_chain_end(output)
+        return output
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run the branches at once; see the class for what comes of them."""
+        config = ensure_config(config)
+        manager = get_async_callback_manager_for_config(config)
+        run_manager = await manager.on_chain_start(None, input, **self._named(config))
+        try:
+            run = BranchRun(config, run_manager, kwargs, sync=False)
+            output = await self._output(input, run)
+        except BaseException as error:
+            await run_manager.on_chain_error(error)
+            raise
+        await run_manager.on_chain_end(output)
+        return output
+
+    def _named(self, config: RunnableConfig) -> dict[str, Any]:
+        """Name and id of a run, which are its own: they are taken out of *config*."""
+        name = config.pop("run_name", None) or self.get_name()
+        return {"name": name, "run_id": config.pop("run_id", None)}
+
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         """What can be configured in its branches."""
@@ -108,7 +153,7 @@ class ParallelRunnable(Batches):
         return graph
 
     def _limits(self, config: RunnableConfig, branches: list[Branch]) -> dict[str, Any]:
-        """The settings of a run: of our limit and the config's the smaller."""
+        """What bounds a run: of our limit and the config's the smaller."""
         limits = (self.max_concurrent, config.get("max_concurrency"))
         return {
             **{name: getattr(self, name) for name in _LIMITS},
@@ -150,13 +195,14 @@ class BranchRun(Children):
     def works(self, branches: list[Branch], call: Call) -> dict[str, Callable[[], Awaitable[Any]]]:
         """The works of the run, by task_id: *call* for each of *branches*."""
         return {
-            branch.task_id: partial(self._child, position, branch, call)
+            task_id: partial(self.run, position, task_id, task_id, self._called, call, branch)
             for position, branch in enumerate(branches)
+            for task_id in [branch.task_id]
         }
 
-    async def invoke(self, branch: Branch, config: RunnableConfig) -> Any:
+    def invoke(self, branch: Branch, config: RunnableConfig) -> Awaitable[Any]:
         """The output of *branch*."""
-        return await invoked(branch.runnable, branch.given, config, sync=self.sync, **self._kwargs)
+        return invoked(branch.runnable, branch.given, config, sync=self.sync, **self._kwargs)
 
     async def stream(self, give: Give, branch: Branch, config: RunnableConfig) -> None:
         """*give* the chunks of the output of *branch*."""
@@ -182,12 +228,10 @@ class BranchRun(Children):
         for chunk in branch.runnable.stream(branch.given, config, **self._kwargs):
             asyncio.run_coroutine_threadsafe(give(chunk), loop).result()
 
-    def config_of(self, tag: str) -> RunnableConfig:
-        """What a child that is no branch is called with."""
-        return {**self.config, "callbacks": self.manager_of(tag)}
+    def merge(self, merge: Runnable[Any, Any], outputs: list[Any]) -> Awaitable[Any]:
+        """What *merge* makes of the outputs of the branches."""
+        config: RunnableConfig = {**self.config, "callbacks": self.manager_of("merge")}
+        return invoked(merge, outputs, config, sync=self.sync, **self._kwargs)
 
-    async def _child(self, position: int, branch: Branch, call: Call) -> Any:
-        async def called(own: RunnableConfig) -> Any:
-            return await call(branch, {**self.config, **own})
-
-        return await self.run(position, branch.task_id, branch.task_id, called)
+    def _called(self, own: RunnableConfig, call: Call, branch: Branch) -> Awaitable[Any]:
+        return call(branch, {**self.config, **own})

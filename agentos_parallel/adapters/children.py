@@ -79,7 +79,7 @@ class Children:
             raise self._askers.joined(error) from None
 
     async def run(
-        self, position: int, name: str, task_id: str, work: Callable[[RunnableConfig], Awaitable[T]]
+        self, position: int, name: str, task_id: str, work: Callable[..., Awaitable[T]], *args: Any
     ) -> T:
         """What *work* gives, a child of this call.
 
@@ -87,24 +87,27 @@ class Children:
             position: of the child among its siblings.
             name: of the child, for those who read of it.
             task_id: of its task, for the tag of its run.
-            work: is given the part of the child's config that is its own: ``callbacks`` and
-                ``configurable``.
+            work: is called with the part of the child's config that is its own (``callbacks`` and
+                ``configurable``), and the arguments behind it.
+            *args: those arguments.
         """
-        runs = OpenRuns(self.manager_of(f"task:{task_id}"))
-        self._opened.append(runs)
-        ended: BaseException = asyncio.CancelledError("its task has ended")
+        callbacks = self.manager_of(f"task:{task_id}")
+        runs = OpenRuns(callbacks) if callbacks.handlers else None
+        if runs is not None:
+            self._opened.append(runs)
         configurable = self._askers.configurable(position)
         if self.sync:
             configurable = graphs.with_sync_saver(configurable)
+        ended: BaseException = asyncio.CancelledError("its task has ended")
         try:
-            return await work({"callbacks": runs.callbacks, "configurable": configurable})
+            return await work({"callbacks": callbacks, "configurable": configurable}, *args)
         except BaseException as error:
             ended = reason_of(error)
             if is_control_flow(error):
                 self._askers.heard(position, name, error)
             raise
         finally:
-            if not isinstance(ended, GeneratorExit):  # the collector's: nobody can be told
+            if runs is not None and not isinstance(ended, GeneratorExit):  # the collector's
                 await runs.close(ended, sync=self.sync)
             del ended  # or the error would hold itself, through this frame
 

@@ -52,9 +52,9 @@ class Askers:
 
     def configurable(self, position: int) -> dict[str, Any]:
         """What the child at *position* is to be called with."""
-        given = dict(self._configurable)
         if self._first is None:
-            return given
+            return self._configurable
+        given = dict(self._configurable)
         number = self._first + position * _APART
         given[_SCRATCHPAD] = numbered(given[_SCRATCHPAD], number, several=self._chains)
         return given

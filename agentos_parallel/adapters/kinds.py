@@ -31,6 +31,8 @@ from langchain_core.tools import BaseTool, StructuredTool
 
 def only_sync(runnable: Any) -> bool:
     """Whether its ``ainvoke`` would come down to its ``invoke`` in a pool."""
+    if type(runnable) is RunnableLambda:  # the most frequent: nothing to look for in it
+        return not hasattr(runnable, "afunc")
     parts = list(parts_of(runnable))
     return all(map(only_sync, parts)) if parts else not _has_async(runnable)
 

@@ -15,18 +15,18 @@ from langchain_core.runnables.base import RunnableEach, coerce_to_runnable
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.pydantic import TypeBaseModel
 
-from agentos_parallel._core.threads import iterate_sync, run_sync
+from agentos_parallel._core.collect import collect, works_of
+from agentos_parallel._core.threads import iterate_sync
 from agentos_parallel.adapters.branches import (
     Branch,
     BranchRun,
     ParallelRunnable,
     RunnableOptions,
 )
-from agentos_parallel.adapters.children import RunManager, invoked
+from agentos_parallel.adapters.children import RunManager
 from agentos_parallel.adapters.outcomes import check_complete, first_failure, output_of
 from agentos_parallel.arguments import discarding, strict_call
 from agentos_parallel.checks import shown
-from agentos_parallel.executor import ParallelExecutor
 from agentos_parallel.fanout import Aggregation, FanOutConfig, FanOutExecutor, merge_call
 from agentos_parallel.results import TaskResult, TaskStatus
 from agentos_parallel.settings import Settings
@@ -102,14 +102,6 @@ class _Complete(ParallelRunnable):
             raise ValueError(f'on_error must be "raise" or "return", got {shown(on_error)}')
         super().__init__(on_error=on_error, **fields)
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the branches at once, and give their outputs."""
-        return self._call_with_config(self._invoke, input, config, **kwargs)
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the branches at once, and give their outputs."""
-        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
-
     def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
@@ -125,16 +117,6 @@ class _Complete(ParallelRunnable):
     def _joined(self, branches: list[Branch], outputs: list[Any]) -> Any:
         """The output of the whole."""
         return outputs
-
-    def _invoke(
-        self, given: Any, run_manager: RunManager, config: RunnableConfig, **kwargs: Any
-    ) -> Any:
-        return run_sync(self._gathered(given, BranchRun(config, run_manager, kwargs, sync=True)))
-
-    async def _ainvoke(
-        self, given: Any, run_manager: RunManager, config: RunnableConfig, **kwargs: Any
-    ) -> Any:
-        return await self._gathered(given, BranchRun(config, run_manager, kwargs, sync=False))
 
     def _stream(
         self,
@@ -159,12 +141,12 @@ class _Complete(ParallelRunnable):
             async for part in parts:
                 yield part
 
-    async def _gathered(self, given: Any, run: BranchRun) -> Any:
+    async def _output(self, given: Any, run: BranchRun) -> Any:
         branches, raises = self._branches(given), self.on_error == "raise"
-        executor = ParallelExecutor(**self._limits(run.config, branches), fail_fast=raises)
+        settings = Settings(**self._limits(run.config, branches), fail_fast=raises)
+        works = works_of("branches", run.works(branches, run.invoke))
         async with run:
-            works = run.works(branches, run.invoke)
-            gathered = await executor.gather(works, return_partial=not raises)
+            gathered, _ = await collect(works, settings, works=True, return_partial=not raises)
         if raises:
             check_complete(gathered)
         return self._joined(branches, [output_of(task) for task in gathered.results])
@@ -404,34 +386,15 @@ class RunnableFanOut(_OverBranches):
                 **options,
             )
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the branches at once, and give the one value."""
-        return self._call_with_config(self._invoke, input, config, **kwargs)
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the branches at once, and give the one value."""
-        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
-
-    def _invoke(
-        self, given: Any, run_manager: RunManager, config: RunnableConfig, **kwargs: Any
-    ) -> Any:
-        return run_sync(self._value(given, BranchRun(config, run_manager, kwargs, sync=True)))
-
-    async def _ainvoke(
-        self, given: Any, run_manager: RunManager, config: RunnableConfig, **kwargs: Any
-    ) -> Any:
-        return await self._value(given, BranchRun(config, run_manager, kwargs, sync=False))
-
-    async def _value(self, given: Any, run: BranchRun) -> Any:
-        branches = self._branches(given)
+    async def _output(self, given: Any, run: BranchRun) -> Any:
+        branches, merge = self._branches(given), self.merge_fn
         executor = FanOutExecutor(
             **self._limits(run.config, branches),
             aggregation=self.aggregation,
             min_success=self.min_success,
         )
-        merge = self.merge_fn
         if isinstance(merge, Runnable):
-            merge = partial(invoked, merge, config=run.config_of("merge"), sync=run.sync)
+            merge = partial(run.merge, merge)
         async with run:
             return await executor.fan_out(run.works(branches, run.invoke), merge)
 
