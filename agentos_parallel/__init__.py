@@ -26,6 +26,11 @@ from agentos_parallel.stream import ResultStream, parallel_stream
 from agentos_parallel.throttle import TaskThrottler
 
 if TYPE_CHECKING:
+    from agentos_parallel.adapters.runnables import (
+        RunnableFanOut,
+        RunnableGather,
+        RunnableParallelMap,
+    )
     from agentos_parallel.adapters.subagents import SubAgent
     from agentos_parallel.adapters.toolkit import ParallelToolkit
     from agentos_parallel.adapters.tools import FanOutTool, ParallelGatherTool, ParallelMapTool
@@ -37,6 +42,9 @@ _LAZY = {
     "ParallelGatherTool": "agentos_parallel.adapters.tools",
     "ParallelMapTool": "agentos_parallel.adapters.tools",
     "ParallelToolkit": "agentos_parallel.adapters.toolkit",
+    "RunnableFanOut": "agentos_parallel.adapters.runnables",
+    "RunnableGather": "agentos_parallel.adapters.runnables",
+    "RunnableParallelMap": "agentos_parallel.adapters.runnables",
     "ScriptExhaustedError": "agentos_parallel.testing.models",
     "ScriptedChatModel": "agentos_parallel.testing.models",
     "SubAgent": "agentos_parallel.adapters.subagents",
@@ -58,6 +66,9 @@ __all__ = [
     "PartialResultWarning",
     "RestoredError",
     "ResultStream",
+    "RunnableFanOut",
+    "RunnableGather",
+    "RunnableParallelMap",
     "ScriptExhaustedError",
     "ScriptedChatModel",
     "SourceError",

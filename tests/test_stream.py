@@ -24,8 +24,10 @@ from agentos_parallel import (
     parallel_gather,
     parallel_stream,
 )
+from agentos_parallel.settings import Settings
+from agentos_parallel.stream import UNREAD_PARTS, Give, PartStream
 from tests import virtual_time
-from tests.pieces import alive, settle
+from tests.pieces import Stubborn, alive, settle
 from tests.virtual_time import run_virtually
 from tests.ways import Factory, Gauge, Results, hang, now, read
 
@@ -708,3 +710,108 @@ def test_whatever_a_consumer_does_nothing_is_left(
     assert len(set(ids)) == len(ids)
     assert not given["ordered"] or ids == [str(n) for n in range(len(ids))]
     assert throttler is None or (throttler.active, throttler.waiting) == (0, 0)
+
+
+# Parts of results, for adapters.
+
+
+def parts_of(work: Any, count: int = 1, **settings: Any) -> PartStream:
+    def works(give: Give) -> dict[str, Any]:
+        return {str(n): partial(work, give) for n in range(count)}
+
+    return PartStream(works, Settings(timeout=None, **settings))
+
+
+async def spell(give: Give) -> str:
+    for letter in "ab":
+        await give(letter)
+        await asyncio.sleep(1)
+    return "ab"
+
+
+async def test_parts_come_before_the_result() -> None:
+    async with parts_of(spell, 2) as stream:
+        told = [(each.task_id, each.status.value, each.result) async for each in stream]
+
+    assert told == [
+        *(("0", "running", "a"), ("1", "running", "a")),
+        *(("0", "running", "b"), ("1", "running", "b")),
+        *(("0", "completed", "ab"), ("1", "completed", "ab")),
+    ]
+
+
+async def test_works_wait_while_too_many_parts_are_unread() -> None:
+    given = 0
+
+    async def endless(give: Give) -> None:
+        nonlocal given
+        while True:
+            await give("x")
+            given += 1
+
+    async with parts_of(endless, 2) as stream:
+        await asyncio.sleep(1)
+        assert given == UNREAD_PARTS
+        for read in range(1, 200):
+            await anext(stream)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert UNREAD_PARTS <= given <= UNREAD_PARTS + read
+    assert not alive()
+
+
+async def test_a_cancelled_work_passes_its_turn_on() -> None:
+    async def give_one_more(give: Give) -> None:
+        await give("x")
+
+    async def fill(give: Give) -> None:
+        for _ in range(UNREAD_PARTS):
+            await give("x")
+
+    def works(give: Give) -> dict[str, Any]:
+        late = {name: partial(give_one_more, give) for name in ("gone", "next")}
+        return {"full": partial(fill, give), **late}
+
+    limits = {"gone": 2.0}
+    async with PartStream(works, Settings(timeout=None, task_timeout=limits.get)) as stream:
+        await asyncio.sleep(3)
+        parts = [each async for each in stream if each.status.value == "running"]
+    assert [each.task_id for each in parts] == ["full"] * UNREAD_PARTS + ["next"]
+
+
+async def test_a_task_that_has_its_outcome_gives_no_parts() -> None:
+    stubborn = Stubborn()
+    raised: list[BaseException] = []
+
+    async def late(give: Give) -> None:
+        await stubborn()
+        try:
+            await give("late")
+        except asyncio.CancelledError as error:
+            raised.append(error)
+
+    async with parts_of(late, task_timeout=1, grace=0) as stream:
+        assert [each.status.value async for each in stream] == ["timeout"]
+        await stubborn.let_go()
+    assert len(raised) == 1
+
+
+@pytest.mark.realtime
+async def test_a_thread_that_waits_for_its_turn_is_let_go_at_the_end() -> None:
+    ended = threading.Event()
+
+    def works(give: Give) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+
+        def endless() -> None:
+            try:
+                while True:
+                    asyncio.run_coroutine_threadsafe(give("x"), loop).result()
+            finally:
+                ended.set()
+
+        return {"0": endless}
+
+    async with PartStream(works, Settings(timeout=None)) as stream:
+        await anext(stream)
+    assert await asyncio.to_thread(ended.wait, 5)

@@ -152,4 +152,8 @@ def lacks_sync_way(error: NotImplementedError | TypeError) -> bool:
     return any(words in str(error) for words in _ONLY_ASYNC)
 
 
-_ONLY_ASYNC = ("Synchronous implementation", "Cannot invoke a coroutine function synchronously")
+_ONLY_ASYNC = (
+    "Synchronous implementation",
+    "Cannot invoke a coroutine function synchronously",
+    "Cannot stream a coroutine function synchronously",
+)

@@ -7,14 +7,15 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
 from agentos_parallel import ParallelExecutor, parallel_gather, parallel_map
 from agentos_parallel._core import threads
-from agentos_parallel._core.threads import run_sync, start
+from agentos_parallel._core.threads import iterate_sync, run_sync, start
 from tests.pieces import after
 
 pytestmark = pytest.mark.realtime
@@ -341,3 +342,40 @@ def test_a_sync_call_in_a_thread_of_a_nested_call_has_a_loop_that_is_free() -> N
         return run_sync(inner())
 
     assert run_sync(outer()) == ["innermost"]
+
+
+# A sync caller of an async iterator.
+
+
+async def counted(ended: list[str]) -> AsyncGenerator[int, None]:
+    try:
+        for number in range(3):
+            await asyncio.sleep(0)
+            yield number
+    finally:
+        ended.append("closed")
+
+
+def test_an_async_iterator_is_read_sync() -> None:
+    ended: list[str] = []
+    assert list(iterate_sync(counted(ended))) == [0, 1, 2]
+    assert ended == ["closed"]
+
+
+def test_leaving_it_early_closes_it() -> None:
+    ended: list[str] = []
+    numbers: Any = iterate_sync(counted(ended))
+    assert next(numbers) == 0
+    numbers.close()
+    assert ended == ["closed"]
+
+
+def test_what_it_raises_comes_out() -> None:
+    async def failing() -> AsyncGenerator[int, None]:
+        yield 0
+        raise ValueError("no")
+
+    numbers = iterate_sync(failing())
+    assert next(numbers) == 0
+    with pytest.raises(ValueError, match="no"):
+        next(numbers)
