@@ -26,6 +26,7 @@ from agentos_parallel.stream import ResultStream, parallel_stream
 from agentos_parallel.throttle import TaskThrottler
 
 if TYPE_CHECKING:
+    from agentos_parallel.adapters.middleware import ParallelToolsMiddleware
     from agentos_parallel.adapters.runnables import (
         RunnableFanOut,
         RunnableGather,
@@ -42,6 +43,7 @@ _LAZY = {
     "ParallelGatherTool": "agentos_parallel.adapters.tools",
     "ParallelMapTool": "agentos_parallel.adapters.tools",
     "ParallelToolkit": "agentos_parallel.adapters.toolkit",
+    "ParallelToolsMiddleware": "agentos_parallel.adapters.middleware",
     "RunnableFanOut": "agentos_parallel.adapters.runnables",
     "RunnableGather": "agentos_parallel.adapters.runnables",
     "RunnableParallelMap": "agentos_parallel.adapters.runnables",
@@ -63,6 +65,7 @@ __all__ = [
     "ParallelGatherTool",
     "ParallelMapTool",
     "ParallelToolkit",
+    "ParallelToolsMiddleware",
     "PartialResultWarning",
     "RestoredError",
     "ResultStream",

@@ -24,6 +24,7 @@ from agentos_parallel import (
     parallel_gather,
     parallel_stream,
 )
+from agentos_parallel._core.works import from_thread
 from agentos_parallel.settings import Settings
 from agentos_parallel.stream import UNREAD_PARTS, Give, PartStream
 from tests import virtual_time
@@ -801,12 +802,10 @@ async def test_a_thread_that_waits_for_its_turn_is_let_go_at_the_end() -> None:
     ended = threading.Event()
 
     def works(give: Give) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-
         def endless() -> None:
             try:
                 while True:
-                    asyncio.run_coroutine_threadsafe(give("x"), loop).result()
+                    from_thread(give("x"))
             finally:
                 ended.set()
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
+from contextvars import ContextVar, copy_context
 from types import CoroutineType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from agentos_parallel._core import threads
 from agentos_parallel._core.nesting import current
 from agentos_parallel.arguments import discard
 from agentos_parallel.checks import shown
+
+T = TypeVar("T")
 
 Call: TypeAlias = Callable[[Any], Awaitable[Any]]
 """Starts one work, of an item: what a run calls once a slot is there."""
@@ -136,6 +139,8 @@ async def _called_in_thread(function: Callable[..., Any], *args: Any) -> Any:
         task = None  # its own thread runs this loop, and is counted already
     arrived: asyncio.Future[None] = loop.create_future()
     context = copy_context()
+    calls = _Calls(loop)
+    context.run(_calls.set, calls)
     outcome = _Outcome()
 
     def arrive() -> None:
@@ -164,6 +169,7 @@ async def _called_in_thread(function: Callable[..., Any], *args: Any) -> Any:
     try:
         await arrived
     except BaseException:
+        calls.cancel()
         if not arrived.cancelled():  # it came, and the cancel came after it
             discard(outcome.value)
         elif task is not None:
@@ -175,6 +181,49 @@ async def _called_in_thread(function: Callable[..., Any], *args: Any) -> Any:
         raise _explained(outcome.error, function)
     finally:
         outcome.error = None  # or the error would hold itself, through this frame
+
+
+def from_thread(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await *coroutine* on the loop that waits for this thread, which ``in_thread`` has started.
+
+    It is cancelled when nobody waits for the thread any more.
+
+    Raises:
+        concurrent.futures.CancelledError: nobody waits for the thread any more.
+        BaseException: whatever the coroutine raised.
+    """
+    calls = _calls.get()
+    assert calls is not None
+    return calls.result_of(coroutine)
+
+
+class _Calls:
+    """What a thread has its loop await."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open: set[Future[Any]] = set()
+        self._cancelled = False
+
+    def result_of(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await *coroutine*; called in the thread."""
+        call = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._open.add(call)
+        if self._cancelled:  # meanwhile, perhaps before it was added
+            call.cancel()
+        try:
+            return call.result()
+        finally:
+            self._open.discard(call)
+
+    def cancel(self) -> None:
+        """Nobody waits for the thread any more; called on the loop."""
+        self._cancelled = True
+        for call in list(self._open):
+            call.cancel()
+
+
+_calls: ContextVar[_Calls | None] = ContextVar("agentos_parallel_calls", default=None)
 
 
 class _Outcome:

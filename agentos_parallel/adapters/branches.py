@@ -8,7 +8,6 @@ as the children of LangChain's own Runnables are, but for the name that an agent
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -25,7 +24,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_con
 from pydantic import ConfigDict
 
 from agentos_parallel._core.threads import run_sync
-from agentos_parallel._core.works import in_thread
+from agentos_parallel._core.works import from_thread, in_thread
 from agentos_parallel.adapters.batches import Batches
 from agentos_parallel.adapters.children import (
     Children,
@@ -207,9 +206,8 @@ class BranchRun(Children):
     async def stream(self, give: Give, branch: Branch, config: RunnableConfig) -> None:
         """*give* the chunks of the output of *branch*."""
         if in_sync_way(branch.runnable, sync=self.sync):
-            loop = asyncio.get_running_loop()
             try:
-                await in_thread(self._stream_in_thread, loop, give, branch, config)
+                await in_thread(self._stream_in_thread, give, branch, config)
                 return
             except (NotImplementedError, TypeError) as error:
                 if not lacks_sync_way(error):
@@ -222,11 +220,9 @@ class BranchRun(Children):
             if hasattr(chunks, "aclose"):
                 await chunks.aclose()
 
-    def _stream_in_thread(
-        self, loop: asyncio.AbstractEventLoop, give: Give, branch: Branch, config: RunnableConfig
-    ) -> None:
+    def _stream_in_thread(self, give: Give, branch: Branch, config: RunnableConfig) -> None:
         for chunk in branch.runnable.stream(branch.given, config, **self._kwargs):
-            asyncio.run_coroutine_threadsafe(give(chunk), loop).result()
+            from_thread(give(chunk))
 
     def merge(self, merge: Runnable[Any, Any], outputs: list[Any]) -> Awaitable[Any]:
         """What *merge* makes of the outputs of the branches."""

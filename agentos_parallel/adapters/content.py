@@ -103,14 +103,17 @@ def text_of(answer: object) -> str:
 def _block(label: str, task: TaskResult[Any]) -> _Block:
     if task.status is TaskStatus.COMPLETED:
         return _answer(f"{label} completed:\n", task.result)
+    words, error = why(task)
+    return _Block(f"{label} {words}: " if error else f"{label} {words}", error)
+
+
+def why(task: TaskResult[Any]) -> tuple[str, str]:
+    """How a task ended that has no answer, in words, and the error's text where it says more."""
     words, error = _without_answer(task)
-    if error is None:
-        return _Block(f"{label} {words}", "")
-    return _Block(f"{label} {words}: ", _error_line(error_text(error)))
+    return words, "" if error is None else _error_line(error_text(error))
 
 
 def _without_answer(task: TaskResult[Any]) -> tuple[str, BaseException | None]:
-    """How such a task ended, in words, and its error where that says more."""
     if task.status is not TaskStatus.TIMEOUT:
         return "failed" if task.status is TaskStatus.FAILED else "cancelled", task.error
     if not task.started_at:

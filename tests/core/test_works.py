@@ -6,6 +6,7 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import ContextVar
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -19,6 +20,7 @@ from agentos_parallel import (
     parallel_gather,
     parallel_map,
 )
+from agentos_parallel._core.works import from_thread, in_thread
 from tests.pieces import after
 from tests.virtual_time import threads_at_work
 
@@ -290,3 +292,87 @@ async def test_a_coroutine_that_comes_in_the_moment_of_the_cancel_is_closed() ->
     with pytest.raises(asyncio.CancelledError):
         await run
     assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
+
+
+# What a thread has its loop await.
+
+
+@pytest.mark.realtime
+async def test_a_thread_may_await_on_the_loop_that_waits_for_it() -> None:
+    loop = asyncio.get_running_loop()
+    user: ContextVar[str] = ContextVar("user")
+    user.set("ada")
+
+    async def asynchronous(text: str) -> tuple[str, bool]:
+        await asyncio.sleep(0)
+        return user.get() + text, asyncio.get_running_loop() is loop
+
+    assert await in_thread(lambda: from_thread(asynchronous("!"))) == ("ada!", True)
+
+
+@pytest.mark.realtime
+async def test_what_it_raises_comes_out_in_the_thread() -> None:
+    async def failing() -> None:
+        raise ValueError("no")
+
+    def catches() -> str:
+        try:
+            from_thread(failing())
+        except ValueError as error:
+            return f"caught {error}"
+        return "nothing"
+
+    assert await in_thread(catches) == "caught no"
+
+
+@pytest.mark.realtime
+async def test_it_is_cancelled_when_nobody_waits_for_the_thread() -> None:
+    cancelled, ended = asyncio.Event(), threading.Event()
+    started = asyncio.Event()
+
+    async def hanging() -> None:
+        started.set()
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def waits() -> None:
+        try:
+            from_thread(hanging())
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(in_thread(waits))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(cancelled.wait(), 5)
+    assert await asyncio.to_thread(ended.wait, 5)
+
+
+@pytest.mark.realtime
+async def test_nothing_is_begun_for_a_thread_that_nobody_waits_for() -> None:
+    go_on, ended, ran = threading.Event(), threading.Event(), []
+
+    async def late() -> None:
+        await asyncio.sleep(0.01)
+        ran.append("to its end")
+
+    def works() -> None:
+        go_on.wait(5)
+        try:
+            from_thread(late())
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(in_thread(works))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait({task})
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait, 5)
+    await asyncio.sleep(0.02)
+    assert not ran
