@@ -5,17 +5,22 @@ from __future__ import annotations
 import sys
 import uuid
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import (
+    Runnable,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.tools import BaseTool
 
 from agentos_parallel._core.works import call_of
-from agentos_parallel.adapters.kinds import graphs_of, is_remote
+from agentos_parallel.adapters.kinds import is_remote
 from agentos_parallel.jsonable import to_jsonable
 from agentos_parallel.results import shorten
 
@@ -35,7 +40,7 @@ async def given_to(agent: SubAgent, text: str) -> Any:
         return await call_of("input", agent.input)(text)
     if not agent.takes_messages:
         return text
-    if any(map(is_remote, graphs_of(agent.runnable))):
+    if is_remote(_first(agent.runnable)):
         return {"messages": [{"role": "user", "content": text}]}
     # With an id, for a second attempt may find the first one's messages.
     return {"messages": [HumanMessage(text, id=str(uuid.uuid4()))]}
@@ -58,16 +63,19 @@ def answer_of(output: Any) -> Any:
 
     None for an agent none of whose messages has text.
     """
+    state = output
     if isinstance(output, _graph_output()):
         output = output.value
+        # In this form, and no other, the state of a graph may be a model.
+        state = output if isinstance(output, Mapping) else getattr(output, "__dict__", None)
     if isinstance(output, AIMessage):
-        return str(output.text)
-    if not isinstance(output, Mapping):
+        return _said(output)
+    if not isinstance(state, Mapping):
         return output
-    if output.get("structured_response") is not None:
-        return output["structured_response"]
-    messages = output.get("messages")
-    if not isinstance(messages, list | tuple):
+    if state.get("structured_response") is not None:
+        return state["structured_response"]
+    messages = state.get("messages")
+    if not _many(messages) or (messages and not any(map(_is_message, messages))):
         return output
     return next(filter(None, map(_said, reversed(messages))), None)
 
@@ -82,7 +90,7 @@ def check_answered(output: Any) -> None:
     if isinstance(output, _graph_output()):
         questions = output.interrupts
     if questions:
-        asked = "; ".join(map(_question, questions))
+        asked = "; ".join(map(_question, questions if _many(questions) else [questions]))
         raise HumanNeededError(
             f"it asks a human, whom nobody can reach here: {shorten(asked, _QUESTION_CHARS)}"
         )
@@ -93,6 +101,8 @@ def takes_messages(runnable: Any) -> bool:
     first = _first(runnable)
     if is_remote(first):
         return True
+    if isinstance(first, RunnableParallel):
+        return all(map(takes_messages, first.steps__.values()))
     if not isinstance(first, Runnable) or isinstance(first, BaseTool | BaseChatModel):
         return False
     builder = getattr(first, "builder", None)
@@ -100,14 +110,22 @@ def takes_messages(runnable: Any) -> bool:
         schemas = getattr(builder, "schemas", {})
         own = getattr(first, "channels", ())
         return "messages" in schemas.get(getattr(builder, "input_schema", None), own)
+    kinds = list(_input_kinds(first))
+    text = any(kind.get("type") == "string" for kind in kinds)
+    return not text and any("messages" in kind.get("properties", ()) for kind in kinds)
+
+
+def _input_kinds(runnable: Runnable[Any, Any]) -> Iterator[Mapping[str, Any]]:
+    """The JSON schemas of what *runnable* takes, one or the other."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pydantic, about others' field names
-            schema = first.get_input_jsonschema()
+            schema = runnable.get_input_jsonschema()
     except Exception:  # of schemas that pydantic can't make: nobody is told of messages
-        return False
-    named = schema.get("$defs", {}).get(schema.get("$ref", "").rpartition("/")[2], schema)
-    return "messages" in named.get("properties", ())
+        return
+    named = {f"#/$defs/{name}": kind for name, kind in schema.get("$defs", {}).items()}
+    for kind in schema.get("anyOf", [schema]):
+        yield named.get(kind.get("$ref"), kind)
 
 
 def _first(runnable: Any) -> Any:
@@ -119,21 +137,34 @@ def _first(runnable: Any) -> Any:
     return _first(runnable.runnable) if isinstance(runnable, RunnableWithFallbacks) else runnable
 
 
+def _is_message(value: Any) -> bool:
+    in_dict = isinstance(value, Mapping) and not {"role", "type"}.isdisjoint(value)
+    return in_dict or isinstance(value, BaseMessage)
+
+
 def _said(message: Any) -> str:
     """The text of a message of the agent; of others, and where it has none, the empty one."""
     if isinstance(message, AIMessage):
-        return str(message.text)
-    if not isinstance(message, Mapping):
+        content = getattr(message, "content", None)  # not .text, which raises for odd ones
+    elif isinstance(message, Mapping) and _is_of_the_agent(message):
+        content = message.get("content")
+    else:
         return ""
-    if message.get("role") != "assistant" and message.get("type") not in _OF_THE_AGENT:
-        return ""
-    content = message.get("content")
-    if not isinstance(content, list):
+    if not _many(content):
         return "" if content is None else str(content)
     return "".join(map(_text_of, content))
 
 
-_OF_THE_AGENT = ("ai", "AIMessageChunk")
+def _is_of_the_agent(message: Mapping[Any, Any]) -> bool:
+    return message.get("role") in _AGENT_ROLES or message.get("type") in _AGENT_TYPES
+
+
+_AGENT_ROLES = ("assistant", "ai")
+_AGENT_TYPES = ("ai", "AIMessageChunk")
+
+
+def _many(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(value, list | tuple)
 
 
 def _text_of(block: Any) -> str:
@@ -148,7 +179,11 @@ def _graph_output() -> Any:
 
 
 def _question(interrupt: Any) -> str:
-    from_server = isinstance(interrupt, Mapping)
+    from_server = isinstance(interrupt, Mapping) and _OF_INTERRUPT.issuperset(interrupt)
     found = interrupt.get("value", interrupt) if from_server else interrupt
     value = to_jsonable(getattr(found, "value", found))
     return value if isinstance(value, str) else str(value)
+
+
+# What a server sends of one, in all its versions.
+_OF_INTERRUPT = {"value", "id", "response_schema", "interrupt_id", "ns", "resumable", "when"}

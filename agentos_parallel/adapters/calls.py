@@ -78,7 +78,8 @@ class ToolCall(Children):
     async def _output(self, runnable: Any, given: Any) -> Any:
         if not isinstance(runnable, Runnable):
             return await call_of("runnable", runnable)(given)
-        return await invoked(runnable, given, graphs.config_inside(runnable), sync=self.sync)
+        config = graphs.config_inside(runnable)
+        return await invoked(graphs.apart(runnable), given, config, sync=self.sync)
 
 
 def _take_turn(agent: SubAgent) -> None:

@@ -17,17 +17,17 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeAlias, TypedDict
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
 from agentos_parallel import still
 from agentos_parallel.adapters.answers import check_answered
 from agentos_parallel.adapters.kinds import (
     bound_configurable,
-    graphs_of,
     has_memory,
     is_graph,
     is_remote,
+    with_parts,
 )
 from agentos_parallel.jsonable import to_jsonable
 
@@ -75,29 +75,68 @@ async def in_one_node(work: Work, task: str, config: RunnableConfig) -> Any:
 
 
 def config_inside(runnable: Any) -> RunnableConfig:
-    """What *runnable* is called with in its node; what it is bound to stays its own.
+    """What *runnable* is called with in its node.
 
     A graph has one number for all its attempts, so that a second hears the answers that were meant
-    for the first. One that brings a memory gets a thread of its own where it has none.
+    for the first. One that brings a memory gets a thread of its own where there is none.
     """
     around = ensure_config()
     config: RunnableConfig = {
         "callbacks": around["callbacks"]
     }  # else those it is bound to replace them
-    own = bound_configurable(runnable)
-    if any(own.get(key) for key in _OWN_MEMORY):
-        return config
     configurable = around["configurable"]
-    graphs = list(graphs_of(runnable))
-    if graphs and all(map(is_remote, graphs)):  # tasks would share the thread of their caller
-        elsewhere = {key: v for key, v in configurable.items() if key not in _OWN_MEMORY}
-        return {**config, "configurable": {**elsewhere, **own}}
     given: dict[str, Any] = {}
     if is_graph(runnable) and _SCRATCHPAD in configurable:
         given[_SCRATCHPAD] = numbered(configurable[_SCRATCHPAD], 0)
     if not configurable.get(_THREAD_ID) and has_memory(runnable):
         given[_THREAD_ID] = str(uuid.uuid4())
-    return {**config, "configurable": {**configurable, **own, **given}} if given else config
+    if not given:
+        return config
+    own = bound_configurable(runnable)
+    return {**config, "configurable": {**configurable, **own, **given}}
+
+
+def apart(runnable: Any) -> Any:
+    """*runnable*, where what is bound to a thread uses that one, and graphs on a server no other.
+
+    LangChain hands the caller's thread to every part of a chain, before those that they are bound
+    to, and on a server all tasks would share it.
+    """
+    if is_remote(runnable) or _has_own_thread(runnable):
+        return _Apart(bound=runnable)
+    return runnable if is_graph(runnable) else with_parts(runnable, apart)
+
+
+class _Apart(RunnableBinding[Any, Any]):
+    """What is called on no thread but its own, so that its questions reach nobody."""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - LangChain's
+        output = self.bound.invoke(input, self._config_apart(config), **kwargs)
+        check_answered(output)
+        return output
+
+    async def ainvoke(
+        self,
+        input: Any,  # noqa: A002 - LangChain's
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        output = await self.bound.ainvoke(input, self._config_apart(config), **kwargs)
+        check_answered(output)
+        return output
+
+    def _config_apart(self, config: RunnableConfig | None) -> RunnableConfig:
+        own = bound_configurable(self.bound)
+        if not _has_own_thread(self.bound):
+            around = ensure_config(config)["configurable"].items()
+            own = {**{key: v for key, v in around if key not in _OWN_MEMORY}, **own}
+        # No more of what is around: it would rename agents.
+        return {**(config or {}), "configurable": own}
+
+
+def _has_own_thread(runnable: Any) -> bool:
+    own = bound_configurable(runnable)
+    return any(own.get(key) for key in _OWN_MEMORY)
 
 
 def numbered(scratchpad: Any, number: int, *, several: bool = False) -> Any:

@@ -8,7 +8,7 @@ find out was refused: the parts before the one that raises would have been paid 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -72,15 +72,6 @@ def is_remote(runnable: Any) -> bool:
     return isinstance(unbound(runnable), getattr(remote, "RemoteGraph", ()))
 
 
-def graphs_of(runnable: Any) -> Iterator[Any]:
-    """The graphs that *runnable* is made of, without those in their nodes."""
-    if is_graph(runnable):
-        yield unbound(runnable)
-    else:
-        for part in parts_of(runnable):
-            yield from graphs_of(part)
-
-
 def has_memory(runnable: Any) -> bool:
     """Whether a graph with a checkpointer of its own is part of *runnable*."""
     if not isinstance(getattr(runnable, "checkpointer", None), bool | None):
@@ -109,6 +100,23 @@ def parts_of(runnable: Any) -> Iterator[Any]:
         yield runnable.default
     else:
         yield from _parts_of_graph(runnable)
+
+
+def with_parts(runnable: Any, change: Callable[[Any], Any]) -> Any:
+    """*runnable*, or a copy of it where *change* gives another for one of its parts."""
+    changed = {id(part): new for part in parts_of(runnable) if (new := change(part)) is not part}
+    if not changed:
+        return runnable
+    fields = {name: _replaced(value, changed) for name, value in vars(runnable).items()}
+    return runnable.model_copy(update=fields)
+
+
+def _replaced(value: Any, changed: Mapping[int, Any]) -> Any:
+    if type(value) in (list, tuple):
+        return type(value)(_replaced(each, changed) for each in value)
+    if type(value) is dict:
+        return {key: _replaced(each, changed) for key, each in value.items()}
+    return changed.get(id(value), value)
 
 
 def _parts_of_graph(runnable: Any) -> Iterator[Any]:

@@ -58,7 +58,7 @@ class SubAgent:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        with discarding(self.runnable, self.input, self.output):
+        with discarding([getattr(self, name) for name in _OWN]):
             self._check()
         if self.input is None:
             object.__setattr__(self, "takes_messages", takes_messages(self.runnable))
@@ -156,4 +156,8 @@ def _created(given: Mapping[str, Any]) -> Any:
         ) from error
     given_parts = _OF_CREATE_AGENT & {key for key, value in given.items() if value is not None}
     parts = {key: given[key] for key in given_parts}
-    return create_agent(**parts, name=given["name"])
+    try:
+        return create_agent(**parts, name=given["name"])
+    except Exception as error:
+        error.add_note(f"of agent {shown(given['name'])}, which create_agent could not make")
+        raise

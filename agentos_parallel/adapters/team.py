@@ -85,6 +85,9 @@ class Team:
         max_content_chars: int = 40_000,
         throttler: TaskThrottler | None = None,
     ) -> None:
+        self.merge_fn = None if merge_fn is None else call_of("merge_fn", merge_fn)
+        if isinstance(merge_fn, Runnable):
+            self.merge_fn = partial(_merged, merge_fn)
         self.agents = by_name(agents)
         if task_timeout is not None:
             seconds("task_timeout", task_timeout, none=" or None")
@@ -101,9 +104,6 @@ class Team:
         self.max_content_chars = whole_number("max_content_chars", max_content_chars, least=1_000)
         shared = TaskThrottler(self.max_concurrent)
         self.throttlers = [shared] if throttler is None else [shared, throttler]
-        self.merge_fn = None if merge_fn is None else call_of("merge_fn", merge_fn)
-        if isinstance(merge_fn, Runnable):
-            self.merge_fn = partial(_merged, merge_fn)
 
     @classmethod
     def of(cls, agents: Agents, options: TeamOptions) -> Team:

@@ -1,17 +1,27 @@
 """What a sub-agent is given by its runnable's schema, and the answer in what it returned."""
 
 import asyncio
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
-from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import (
+    ConfigurableField,
+    RunnableLambda,
+    RunnableParallel,
+    RunnablePassthrough,
+)
+from langchain_core.runnables.config import ensure_config
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import GraphOutput, Interrupt
+from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from agentos_parallel import SubAgent
@@ -69,6 +79,12 @@ def function_of_a_state(state: Asked) -> str:
 
 
 @entrypoint()
+def function_of_a_state_or_none(state: Asked | None) -> str:
+    assert state is not None
+    return last(state)
+
+
+@entrypoint()
 def function_of_a_text(text: str) -> str:
     return of_text(text)
 
@@ -93,7 +109,22 @@ BY_SCHEMA = {
         "hear",
     ),
     "entrypoint of a state": (function_of_a_state, "hear"),
+    "entrypoint of a state or None": (function_of_a_state_or_none, "hear"),
     "entrypoint of a text": (function_of_a_text, "text hear"),
+    "typed as a state or a text": (
+        RunnableLambda(of_text).with_types(input_type=Asked | str),  # type: ignore[arg-type]
+        "text hear",
+    ),
+    "configurable model": (
+        says(lambda messages: f"{len(messages)} {messages[-1].text}").configurable_fields(
+            script=ConfigurableField("script")
+        ),
+        "1 hear",
+    ),
+    "graphs side by side": (
+        RunnableParallel(a=graph(count), b=graph(count)) | RunnableLambda(lambda both: both["a"]),
+        ONE_MESSAGE,
+    ),
     "chain of a text": (RunnablePassthrough() | RunnableLambda(str.upper), "HEAR"),
 }
 
@@ -200,7 +231,17 @@ MESSAGES: dict[str, tuple[Any, Any]] = {
     ),
     "dicts by type": ([{"type": "ai", "content": [THINKING, text_block("a")]}], "a"),
     "dicts without content": ([{"type": "ai"}, {"type": "ai", "content": None}], None),
-    "neither": ([None, 7, "text"], None),
+    "beside what is none": ([None, AIMessage("a"), 7, "text"], "a"),
+    "dicts by LangChain's role": ([{"role": "ai", "content": "a"}], "a"),
+    "unchecked": (
+        [
+            AIMessage.model_construct(content=[None, 7, text_block("a")]),
+            AIMessage.model_construct(content=None),
+            AIMessage.model_construct(),
+        ],
+        "a",
+    ),
+    "unchecked, a number": ([AIMessage.model_construct(content=7)], "7"),
     "dicts with odd content": (
         [
             {"role": "assistant", "content": [{"type": "text"}, {"type": "text", "text": 7}, "a"]},
@@ -219,7 +260,9 @@ def test_the_answer_is_the_last_text_of_the_agent(messages: Any, answer: Any) ->
     assert answer_of(lambda _: {"messages": messages}) == answer
 
 
-NO_MESSAGES: list[Any] = [{"messages": value} for value in ("text", None, 7, {"a": 1})]
+NO_MESSAGES: list[Any] = [
+    {"messages": value} for value in ("text", None, 7, {"a": 1}, ["a", 7, None], [["ai", "a"]])
+]
 
 
 @pytest.mark.parametrize("value", [None, [], "", 0, False, {}, {"a": [1]}, *NO_MESSAGES])
@@ -236,11 +279,40 @@ def test_the_newer_form_of_a_graphs_output_is_read() -> None:
     assert call(asked, input="x").text.endswith("whom nobody can reach here: May I?")
 
 
-def test_a_question_is_told_whole() -> None:
-    question = {"value": 1, "kind": "approve"}
-    asked = toolbox(*team(it=lambda _: {"__interrupt__": [Interrupt(question)]}))["fan_out"]
+class ModelState(BaseModel):
+    messages: list[Any]
 
-    assert call(asked, input="x").text.endswith(f"whom nobody can reach here: {question}")
+
+@dataclasses.dataclass
+class DataState:
+    messages: list[Any]
+
+
+@pytest.mark.parametrize("state", [ModelState, DataState])
+def test_the_newer_form_of_a_state_that_is_no_dict_is_read(state: Any) -> None:
+    newer = graph(lambda _: {"messages": [AIMessage("a")]}, state=state).bind(version="v2")
+
+    assert answer_of(newer) == "a"
+
+
+QUESTION = {"value": 1, "kind": "approve"}
+QUESTIONS: dict[str, tuple[Any, Any]] = {
+    "of a graph": ([Interrupt(QUESTION)], QUESTION),
+    "of a graph, like a server's": ([Interrupt({"value": 1, "id": "a"})], {"value": 1, "id": "a"}),
+    "of a server": ([{"value": QUESTION, "id": "a"}], QUESTION),
+    "of an older server": ([{"value": "a", "resumable": True, "ns": ["b"], "when": "during"}], "a"),
+    "of neither": ([QUESTION], QUESTION),
+    "not in a list": (QUESTION, QUESTION),
+    "a number": (7, 7),
+}
+
+
+@pytest.mark.parametrize(("asked", "told"), QUESTIONS.values(), ids=QUESTIONS)
+def test_a_question_is_told_whole(asked: Any, told: Any) -> None:
+    message = call(toolbox(*team(it=lambda _: {"__interrupt__": asked}))["fan_out"], input="x")
+
+    assert errors(message) == ["HumanNeededError"]
+    assert message.text.endswith(f"whom nobody can reach here: {told}")
 
 
 def test_with_input_no_schema_is_asked_for() -> None:
@@ -254,52 +326,120 @@ def test_with_input_no_schema_is_asked_for() -> None:
 # A graph on a server.
 
 
+def asked(agents: Any, way: str, *, inside: bool = True) -> Any:
+    """What a fan-out says of "hear", *inside*: to an agent on a thread."""
+    tools = toolbox(*agents)
+    if not inside and way == "sync":
+        return call(tools["fan_out"], input="hear")
+    if not inside:
+        return asyncio.run(acall(tools["fan_out"], input="hear"))
+    boss = supervisor(tools, "fan_out", {"input": "hear"}, checkpointer=InMemorySaver())
+    callers: Any = {"configurable": {"thread_id": "callers"}}
+    if way == "sync":
+        return told(boss.invoke(go(), callers))
+    return told(asyncio.run(boss.ainvoke(go(), callers)))
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.realtime
 def test_a_remote_graph_answers(way: str, inside: bool) -> None:
     with graph_server(shouting) as (url, paths):
-        tools = toolbox(*team(it=RemoteGraph("agent", url=url), up=str.upper))
-        boss = supervisor(tools, "fan_out", {"input": "hear"}, checkpointer=InMemorySaver())
-        thread: Any = {"configurable": {"thread_id": "1"}}
-        if inside and way == "sync":
-            message = told(boss.invoke(go(), thread))
-        elif inside:
-            message = told(asyncio.run(boss.ainvoke(go(), thread)))
-        elif way == "sync":
-            message = call(tools["fan_out"], input="hear")
-        else:
-            message = asyncio.run(acall(tools["fan_out"], input="hear"))
+        message = asked(team(it=RemoteGraph("agent", url=url), up=str.upper), way, inside=inside)
 
     assert (statuses(message), answers(message)) == (["completed"] * 2, ["HEAR"] * 2)
     assert paths == ["/runs/stream"], "on no thread, which others would share"
 
 
-def of_remote(form: str, remote: Any) -> Any:
-    if form == "with fallbacks":
-        return remote.with_fallbacks([RunnableLambda(str)])
-    if form == "second in a chain":
-        return RunnableLambda(lambda text: {"messages": [HumanMessage(text)]}) | remote
-    return remote | RunnableLambda(lambda state: state) if form == "in a chain" else remote
+def same(state: Any) -> Any:
+    return state
 
 
+def messages_of(text: str) -> Any:
+    return {"messages": [HumanMessage(text)]}
+
+
+def failing(_: Any) -> Any:
+    raise ConnectionError
+
+
+def local() -> Any:
+    """A graph that repeats what it was told, as an agent."""
+    return graph(lambda state: {"messages": [AIMessage(last(state))]})
+
+
+OWN_THREAD: Any = {"configurable": {"thread_id": "own"}}
+ON_NO_THREAD = "/runs/stream"
+ON_ITS_THREAD = "/threads/own/runs/stream"
+FORMS_OF_REMOTE: dict[str, Callable[[Any], Any]] = {
+    "alone": same,
+    "retried": lambda remote: remote.with_retry(),
+    "in a chain": lambda remote: remote | RunnableLambda(same),
+    "second in a chain": lambda remote: RunnableLambda(messages_of) | remote,
+    "in a chain in a chain": lambda remote: (
+        RunnableLambda(str) | RunnableLambda(messages_of) | (remote | RunnableLambda(same))
+    ),
+    "with fallbacks": lambda remote: remote.with_fallbacks([RunnableLambda(str)]),
+    "a fallback": lambda remote: graph(failing).with_fallbacks([remote]),
+    "before a local graph": lambda remote: remote | local(),
+    "after a local graph": lambda remote: local() | remote,
+    "after a function that calls a local graph": lambda remote: (
+        RunnableLambda(lambda text: local().invoke(messages_of(text))) | remote
+    ),
+    "beside a local graph": lambda remote: (
+        RunnableParallel(here=local(), there=remote) | RunnableLambda(lambda both: both["there"])
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS_OF_REMOTE.values(), ids=FORMS_OF_REMOTE)
 @pytest.mark.parametrize("own_thread", [False, True])
-@pytest.mark.parametrize(
-    "form", ["alone", "in a chain", "second in a chain", "with fallbacks", "bound"]
-)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.realtime
-def test_a_remote_graph_uses_no_thread_but_its_own(form: str, own_thread: bool) -> None:
+def test_a_remote_graph_uses_no_thread_but_its_own(form: Any, own_thread: bool, way: str) -> None:
     with graph_server(shouting) as (url, paths):
         remote: Any = RemoteGraph("agent", url=url)
         if own_thread:
-            remote = remote.with_config({"configurable": {"thread_id": "own"}})
-        tools = toolbox(*team(it=of_remote(form, remote)))
-        boss = supervisor(tools, "fan_out", {"input": "hear"}, checkpointer=InMemorySaver())
-
-        message = told(boss.invoke(go(), {"configurable": {"thread_id": "callers"}}))
+            remote = remote.with_config(OWN_THREAD)
+        message = asked(team(it=form(remote)), way)
 
     assert answers(message) == ["HEAR"]
-    assert paths == ["/threads/own/runs/stream" if own_thread else "/runs/stream"]
+    assert paths == [ON_ITS_THREAD if own_thread else ON_NO_THREAD]
+
+
+@pytest.mark.realtime
+def test_a_chain_that_is_bound_to_a_thread_uses_it_on_the_server() -> None:
+    with graph_server(shouting) as (url, paths):
+        chain: Any = RemoteGraph("agent", url=url) | RunnableLambda(same)
+        bound = chain.with_config(OWN_THREAD)
+        message = asked(team(alone=bound, inside=bound | RunnableLambda(same)), "sync")
+
+    assert answers(message) == ["HEAR"] * 2
+    assert paths == [ON_ITS_THREAD] * 2
+
+
+def test_an_agent_on_a_thread_of_its_own_keeps_its_name() -> None:
+    def who(messages: Any) -> str:
+        return str(ensure_config()["metadata"]["lc_agent_name"])
+
+    child = create_agent(says(who), [], checkpointer=InMemorySaver(), name="own_name")
+
+    assert answers(asked(team(it=child.with_config(OWN_THREAD)), "sync")) == ["own_name"]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_graph_with_a_memory_of_its_own_keeps_its_thread_in_a_chain(
+    inside: bool, way: str
+) -> None:
+    saver = InMemorySaver()
+    child = graph(count, checkpointer=saver).with_config(OWN_THREAD)
+    agents = team(it=child | RunnableLambda(same))
+
+    said = [answers(asked(agents, way, inside=inside)) for _ in range(2)]
+
+    assert said == [[ONE_MESSAGE], ["['HumanMessage', 'AIMessage', 'HumanMessage'] hear"]]
+    assert list(saver.storage) == ["own"]
 
 
 @pytest.mark.realtime
@@ -312,3 +452,17 @@ def test_a_remote_graph_that_asks_has_not_answered() -> None:
 
     assert errors(message) == ["HumanNeededError"]
     assert message.text.endswith("whom nobody can reach here: May I?")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.realtime
+def test_a_remote_graph_that_asks_in_a_chain_has_not_answered(way: str, inside: bool) -> None:
+    def asking(state: Any) -> Any:
+        return {**state, "__interrupt__": [{"value": "May I?", "id": "1"}]}
+
+    with graph_server(asking) as (url, _):
+        chain = RemoteGraph("agent", url=url) | RunnableLambda(lambda _: "I may.")
+        message = asked(team(it=chain), way, inside=inside)
+
+    assert errors(message) == ["HumanNeededError"]

@@ -389,6 +389,25 @@ async def test_a_coroutine_in_place_of_a_runnable_is_refused_and_closed() -> Non
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
+@pytest.mark.parametrize("field", ["description", "runnable", "input", "output", "task_timeout"])
+async def test_a_coroutine_in_any_field_is_closed_with_a_name_that_is_refused(field: str) -> None:
+    coroutine = upper("called too early")
+    fields: Any = {"description": "A.", "runnable": str, field: coroutine}
+    with pytest.raises(ValueError, match="name must say something"):
+        SubAgent("", **fields)
+
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+@pytest.mark.parametrize("agents", [[], team(it=str)])
+async def test_a_coroutine_in_place_of_a_merge_is_closed(agents: Any) -> None:
+    coroutine: Any = upper("called too early")
+    with pytest.raises(TypeError, match="merge_fn must be a function"):
+        ParallelToolkit(agents, merge_fn=coroutine, max_concurrent=0)
+
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
 @pytest.mark.parametrize("first", [7, {"name": "it"}, SubAgent("it", "Does it.", str)])
 async def test_coroutines_among_agents_that_are_refused_are_closed(first: Any) -> None:
     async def answer(text: str) -> str:
@@ -473,6 +492,14 @@ def test_a_key_that_would_be_dropped_is_refused_by_name(given: dict[str, Any], t
     agent: Any = {"name": "it", "description": "Does it.", **given}
     with pytest.raises(ValueError, match=text):
         ParallelToolkit([agent])
+
+
+def test_of_an_agent_that_cannot_be_made_the_name_is_told() -> None:
+    agent: Any = {"name": "it", "description": "Does it.", "model": says("a"), "tools": [7]}
+    with pytest.raises(ValueError) as caught:
+        ParallelToolkit([agent])
+
+    assert caught.value.__notes__ == ["of agent 'it', which create_agent could not make"]
 
 
 def test_a_dict_without_a_name_or_description_is_refused() -> None:
