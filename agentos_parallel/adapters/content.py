@@ -6,6 +6,7 @@ two marks that no answer can write itself.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,8 +115,11 @@ def why(task: TaskResult[Any]) -> tuple[str, str]:
 
 
 def _without_answer(task: TaskResult[Any]) -> tuple[str, BaseException | None]:
-    if task.status is not TaskStatus.TIMEOUT:
-        return "failed" if task.status is TaskStatus.FAILED else "cancelled", task.error
+    if task.status is TaskStatus.FAILED:
+        return "failed", task.error
+    if task.status is TaskStatus.CANCELLED:
+        mute = isinstance(task.error, asyncio.CancelledError) and not str(task.error)
+        return "cancelled", None if mute else task.error
     if not task.started_at:
         return "never started", task.error
     ours = isinstance(task.error, TaskTimeout | DeadlineExceeded)
