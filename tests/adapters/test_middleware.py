@@ -414,16 +414,13 @@ async def test_a_tools_run_is_closed_in_the_trace(way: str) -> None:
 @ways
 async def test_a_deep_agents_tools(way: str) -> None:
     deepagents = pytest.importorskip("deepagents")
-    script = [
-        [{"name": "fail", "args": {"text": "a"}}, {"name": "up", "args": {"text": "b"}}],
-        "done",
-    ]
+    calls = [{"name": name, "args": {"text": name}} for name in ("fail", "up")]
     agent = deepagents.create_deep_agent(
         model=says(calls, "done"),
         tools=[made("up", up, aup), made("fail", fail, afail)],
         middleware=[ParallelToolsMiddleware(2)],
     )
-    assert texts(await run(agent, way)) == ["failed: ValueError: no a", "B"]
+    assert texts(await run(agent, way)) == ["failed: ValueError: no fail", "UP"]
 
 
 # With LangChain's own middleware.
