@@ -27,7 +27,7 @@ find_python = for python in python$(1) \
 suite = $(MAKE) --no-print-directory suite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all chaos lint bench constraints clean suite
+.PHONY: help demo notebook test test-all chaos lint bench constraints clean suite
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -35,6 +35,9 @@ help: ## list the targets
 
 demo: $(VENV)/.demo ## see it work: a supervisor and its sub-agents review a source tree, without any key
 	@$(BIN)/python -m agentos_parallel.demo $(ARGS)
+
+notebook: $(VENV)/.notebook ## open the notebooks in JupyterLab; ARGS=--no-browser
+	$(BIN)/jupyter lab $(ARGS) notebooks
 
 test: $(VENV)/.test ## run the tests on one Python, with coverage
 	$(BIN)/python -m pytest -m "$(QUICK)" --cov --cov-report=term $(PYTEST_ARGS)
@@ -48,15 +51,15 @@ test-all: ## run all tests on every Python found here, on the lowest and on the 
 		$(suite) PYTHON="$$python" VENV=.venv-$$version || exit 1; \
 		if [ $$version = 3.12 ]; then \
 			echo "== Python $$version, tasks started eagerly"; \
-			$(suite) PYTHON="$$python" VENV=.venv-$$version MARKED="$(QUICK)" PYTEST_ARGS="--eager-tasks --ignore=tests/agents" || exit 1; \
+			$(suite) PYTHON="$$python" VENV=.venv-$$version MARKED="$(QUICK)" PYTEST_ARGS="--eager-tasks --ignore=tests/agents --ignore=notebooks" || exit 1; \
 		fi; \
 	done; \
 	python=$$($(call find_python,$(NEWEST))); \
 	if [ -z "$$python" ]; then echo "== no Python $(NEWEST) here: what follows on another"; python=$$found; fi; \
 	echo "== uvloop, where no call may block the loop (the demo reads files)"; \
-	$(suite) PYTHON="$$python" VENV=.venv-last MARKED="$(QUICK)" PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo --ignore=tests/agents" || exit 1; \
+	$(suite) PYTHON="$$python" VENV=.venv-last MARKED="$(QUICK)" PYTEST_ARGS="--uvloop --blockbuster --ignore=tests/demo --ignore=tests/agents --ignore=notebooks" || exit 1; \
 	echo "== asyncio's debug mode"; \
-	PYTHONASYNCIODEBUG=1 $(suite) PYTHON="$$python" VENV=.venv-last MARKED="$(QUICK)" PYTEST_ARGS="--ignore=tests/adapters --ignore=tests/agents" || exit 1; \
+	PYTHONASYNCIODEBUG=1 $(suite) PYTHON="$$python" VENV=.venv-last MARKED="$(QUICK)" PYTEST_ARGS="--ignore=tests/adapters --ignore=tests/agents --ignore=notebooks" || exit 1; \
 	for edge in lowest newest; do \
 		echo "== Python $(NEWEST), the $$edge versions admitted"; \
 		$(suite) PYTHON="$$python" VENV=.venv-$$edge STAMP=.$$edge || exit 1; \
@@ -99,6 +102,10 @@ $(MADE): pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.demo: $(MADE)
 	@$(call install,$(PINNED) -e '.[agents]')
+	@touch $@
+
+$(VENV)/.notebook: $(MADE)
+	@$(call install,$(PINNED) -e '.[notebook]')
 	@touch $@
 
 $(VENV)/.test: $(MADE)
