@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar, Unpack, overload
 
-from agentos_parallel._core.collect import AnyWork, Many, SupportsAinvoke, check_reach, works_of
+from agentos_parallel._core.collect import Many, SupportsAinvoke, check_reach
 from agentos_parallel._core.nesting import current, lent
 from agentos_parallel._core.run import Run
 from agentos_parallel._core.sources import SizedInput, Unsized, source_of
@@ -277,12 +277,15 @@ class PartStream(ResultStream[Any]):
     clock of its task.
 
     Args:
-        works: makes the works, by task_id, of ``give``, which they give their parts with.
+        source: the items.
         settings: what bounds the run.
+        call: starts the work of one item, which gives its parts by the first argument.
     """
 
-    def __init__(self, works: Callable[[Give], Mapping[str, AnyWork]], settings: Settings) -> None:
-        super().__init__(works_of("works", works(self._give)), settings, works=True)
+    def __init__(
+        self, source: SizedInput, settings: Settings, call: Callable[[Give, Any], Awaitable[Any]]
+    ) -> None:
+        super().__init__(source, settings, call=partial(call, self._give))
         self._parts: deque[TaskResult[Any]] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
 

@@ -24,7 +24,8 @@ from agentos_parallel import (
     parallel_gather,
     parallel_stream,
 )
-from agentos_parallel._core.works import from_thread
+from agentos_parallel._core.sources import SizedInput
+from agentos_parallel._core.works import from_thread, in_thread
 from agentos_parallel.settings import Settings
 from agentos_parallel.stream import UNREAD_PARTS, Give, PartStream
 from tests import virtual_time
@@ -716,11 +717,13 @@ def test_whatever_a_consumer_does_nothing_is_left(
 # Parts of results, for adapters.
 
 
-def parts_of(work: Any, count: int = 1, **settings: Any) -> PartStream:
-    def works(give: Give) -> dict[str, Any]:
-        return {str(n): partial(work, give) for n in range(count)}
+def parts_of(*works: Any, **settings: Any) -> PartStream:
+    """A stream of works that are given ``give``."""
 
-    return PartStream(works, Settings(timeout=None, **settings))
+    async def call(give: Give, work: Any) -> Any:
+        return await work(give)
+
+    return PartStream(SizedInput(works), Settings(timeout=None, **settings), call)
 
 
 async def spell(give: Give) -> str:
@@ -731,7 +734,7 @@ async def spell(give: Give) -> str:
 
 
 async def test_parts_come_before_the_result() -> None:
-    async with parts_of(spell, 2) as stream:
+    async with parts_of(spell, spell) as stream:
         told = [(each.task_id, each.status.value, each.result) async for each in stream]
 
     assert told == [
@@ -750,7 +753,7 @@ async def test_works_wait_while_too_many_parts_are_unread() -> None:
             await give("x")
             given += 1
 
-    async with parts_of(endless, 2) as stream:
+    async with parts_of(endless, endless) as stream:
         await asyncio.sleep(1)
         assert given == UNREAD_PARTS
         for read in range(1, 200):
@@ -769,15 +772,18 @@ async def test_a_cancelled_work_passes_its_turn_on() -> None:
         for _ in range(UNREAD_PARTS):
             await give("x")
 
-    def works(give: Give) -> dict[str, Any]:
-        late = {name: partial(give_one_more, give) for name in ("gone", "next")}
-        return {"full": partial(fill, give), **late}
+    def seconds(work: Any) -> float | None:
+        return 2 if work is gone else None
 
-    limits = {"gone": 2.0}
-    async with PartStream(works, Settings(timeout=None, task_timeout=limits.get)) as stream:
+    async def gone(give: Give) -> None:
+        await give("gone")
+
+    works = fill, gone, give_one_more
+    async with parts_of(*works, task_timeout=seconds) as stream:
         await asyncio.sleep(3)
         parts = [each async for each in stream if each.status.value == "running"]
-    assert [each.task_id for each in parts] == ["full"] * UNREAD_PARTS + ["next"]
+    assert [each.result for each in parts] == ["x"] * (UNREAD_PARTS + 1)
+    assert parts[-1].task_id == "2"
 
 
 async def test_a_task_that_has_its_outcome_gives_no_parts() -> None:
@@ -801,7 +807,7 @@ async def test_a_task_that_has_its_outcome_gives_no_parts() -> None:
 async def test_a_thread_that_waits_for_its_turn_is_let_go_at_the_end() -> None:
     ended = threading.Event()
 
-    def works(give: Give) -> dict[str, Any]:
+    async def call(give: Give, _: Any) -> None:
         def endless() -> None:
             try:
                 while True:
@@ -809,8 +815,8 @@ async def test_a_thread_that_waits_for_its_turn_is_let_go_at_the_end() -> None:
             finally:
                 ended.set()
 
-        return {"0": endless}
+        await in_thread(endless)
 
-    async with PartStream(works, Settings(timeout=None)) as stream:
+    async with PartStream(SizedInput("a"), Settings(timeout=None), call) as stream:
         await anext(stream)
     assert await asyncio.to_thread(ended.wait, 5)

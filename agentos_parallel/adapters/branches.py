@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -52,8 +51,9 @@ class RunnableOptions(TypedDict, total=False):
 
 
 class Branch(NamedTuple):
-    """A Runnable, by its name or position, and what it is given."""
+    """A Runnable, by its position and its name, if it has one, and what it is given."""
 
+    position: int
     key: str | int
     runnable: Runnable[Any, Any]
     given: Any
@@ -191,13 +191,10 @@ class BranchRun(Children):
             self.config = {**config, "metadata": others}
         self._kwargs = kwargs
 
-    def works(self, branches: list[Branch], call: Call) -> dict[str, Callable[[], Awaitable[Any]]]:
-        """The works of the run, by task_id: *call* for each of *branches*."""
-        return {
-            task_id: partial(self.run, position, task_id, task_id, self._called, call, branch)
-            for position, branch in enumerate(branches)
-            for task_id in [branch.task_id]
-        }
+    def child(self, call: Call, branch: Branch) -> Awaitable[Any]:
+        """*call* for *branch*, a child of this run."""
+        task_id = branch.task_id
+        return self.run(branch.position, task_id, task_id, self._called, call, branch)
 
     def invoke(self, branch: Branch, config: RunnableConfig) -> Awaitable[Any]:
         """The output of *branch*."""

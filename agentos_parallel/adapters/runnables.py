@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, Unpack
@@ -15,7 +15,8 @@ from langchain_core.runnables.base import RunnableEach, coerce_to_runnable
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.pydantic import TypeBaseModel
 
-from agentos_parallel._core.collect import collect, works_of
+from agentos_parallel._core.collect import collect
+from agentos_parallel._core.sources import SizedInput
 from agentos_parallel._core.threads import iterate_sync
 from agentos_parallel.adapters.branches import (
     Branch,
@@ -79,7 +80,9 @@ class _OverBranches(ParallelRunnable):
     def _branches(self, given: Any) -> list[Branch]:
         branches = self.branches
         named = branches.items() if isinstance(branches, dict) else enumerate(branches)
-        return [Branch(key, runnable, given) for key, runnable in named]
+        return [
+            Branch(position, key, runnable, given) for position, (key, runnable) in enumerate(named)
+        ]
 
     def _children(self) -> Iterator[Runnable[Any, Any]]:
         return (branch.runnable for branch in self._branches(None))
@@ -141,12 +144,21 @@ class _Complete(ParallelRunnable):
             async for part in parts:
                 yield part
 
+    def _settings(self, config: RunnableConfig, branches: list[Branch]) -> Settings:
+        limits = self._limits(config, branches)
+        for name in ("task_timeout", "throttler"):
+            if callable(limits[name]):
+                limits[name] = _of_branch(limits[name])
+        return Settings(**limits, fail_fast=self.on_error == "raise")
+
     async def _output(self, given: Any, run: BranchRun) -> Any:
         branches, raises = self._branches(given), self.on_error == "raise"
-        settings = Settings(**self._limits(run.config, branches), fail_fast=raises)
-        works = works_of("branches", run.works(branches, run.invoke))
+        settings = self._settings(run.config, branches)
+        call = partial(run.child, run.invoke)
         async with run:
-            gathered, _ = await collect(works, settings, works=True, return_partial=not raises)
+            gathered, _ = await collect(
+                _source(branches), settings, call=call, return_partial=not raises
+            )
         if raises:
             check_complete(gathered)
         return self._joined(branches, [output_of(task) for task in gathered.results])
@@ -154,13 +166,13 @@ class _Complete(ParallelRunnable):
     async def _parts(self, given: Any, run: BranchRun) -> AsyncGenerator[Any, None]:
         branches, raises = self._branches(given), self.on_error == "raise"
         keys: dict[str, Any] = {branch.task_id: branch.key for branch in branches}
-        settings = Settings(**self._limits(run.config, branches), fail_fast=raises)
+        settings = self._settings(run.config, branches)
         ended: list[TaskResult[Any]] = []
 
-        def works(give: Give) -> Mapping[str, Any]:
-            return run.works(branches, partial(run.stream, give))
+        def call(give: Give, branch: Branch) -> Awaitable[None]:
+            return run.child(partial(run.stream, give), branch)
 
-        async with run, PartStream(works, settings) as tasks:
+        async with run, PartStream(_source(branches), settings, call) as tasks:
             async for task in tasks:
                 if task.status is TaskStatus.RUNNING:
                     yield AddableDict({keys[task.task_id]: task.result})
@@ -322,7 +334,7 @@ class RunnableParallelMap(_Complete):
     def _branches(self, given: Any) -> list[Branch]:
         if not isinstance(given, list | tuple):
             raise TypeError(f"{self.get_name()} takes a list, got {shown(given)}")
-        return [Branch(position, self.runnable, item) for position, item in enumerate(given)]
+        return [Branch(n, n, self.runnable, item) for n, item in enumerate(given)]
 
     def _children(self) -> Iterator[Runnable[Any, Any]]:
         yield self.runnable
@@ -395,8 +407,18 @@ class RunnableFanOut(_OverBranches):
         )
         if isinstance(merge, Runnable):
             merge = partial(run.merge, merge)
+        works = {each.task_id: partial(run.child, run.invoke, each) for each in branches}
         async with run:
-            return await executor.fan_out(run.works(branches, run.invoke), merge)
+            return await executor.fan_out(works, merge)
+
+
+def _of_branch(limit: Callable[[str], Any]) -> Callable[[Branch], Any]:
+    """A function of the task_id as one of the branch."""
+    return lambda branch: limit(branch.task_id)
+
+
+def _source(branches: list[Branch]) -> SizedInput:
+    return SizedInput(branches, [branch.task_id for branch in branches])
 
 
 def _branches_of(given: Any) -> dict[str, Runnable[Any, Any]] | list[Runnable[Any, Any]]:

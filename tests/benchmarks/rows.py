@@ -12,8 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from agentos_parallel import TaskGroup, fan_out, parallel_gather, parallel_map
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
+
+from agentos_parallel import RunnableGather, TaskGroup, fan_out, parallel_gather, parallel_map
 from tests.benchmarks.peers import (
     Work,
     bare_gather,
@@ -152,6 +155,38 @@ def cost_of_others() -> Iterator[Row]:
             yield times_row(f"no-op: {name} / parallel_gather", factor, least=PEERS.get(name))
 
 
+def cost_of_a_branch() -> Iterator[Row]:
+    """RunnableGather beside plain gather of the branches' ainvoke, and beside RunnableParallel."""
+    for number in (8, 50):
+        branches = {str(position): RunnableLambda(yields_text) for position in range(number)}
+        runnables: dict[str, Runnable[str, Any]] = {
+            "RunnableParallel": RunnableParallel(branches),
+            "RunnableGather": RunnableGather(branches),
+            "RunnableGather, no limit": RunnableGather(branches, max_concurrent=None),
+        }
+        contenders: dict[str, Contender] = {"gather(ainvoke)": partial(invoked, branches)}
+        for name, runnable in runnables.items():
+            contenders[name] = partial(runnable.ainvoke, "x")
+        calls = 1_000 // number
+        times = interleaved({n: repeated(c, calls) for n, c in contenders.items()}, rounds=15)
+        for name in runnables:
+            factor, ours = ratio(times, name, "gather(ainvoke)"), name == "RunnableGather"
+            what = f"{number} branches: {name} / gather(ainvoke)"
+            yield times_row(what, factor, most=1.3 if ours and number == 50 else None)
+        what = f"{number} branches: RunnableGather / RunnableParallel"
+        factor = ratio(times, "RunnableGather", "RunnableParallel")
+        yield times_row(what, factor, most=1.0 if number == 50 else None)
+
+
+async def yields_text(text: str) -> str:
+    await asyncio.sleep(0)
+    return text
+
+
+async def invoked(branches: dict[str, RunnableLambda[str, str]]) -> None:
+    await asyncio.gather(*(branch.ainvoke("x") for branch in branches.values()))
+
+
 def growth_of_memory() -> Iterator[Row]:
     """Peak memory while a long stream is read, in a process of its own."""
     items = 1_000_000
@@ -197,6 +232,7 @@ ALL = (
     cost_of_many,
     cost_of_sharing,
     cost_of_others,
+    cost_of_a_branch,
     makespan_of_uneven_tasks,
     latency_of_a_race,
     growth_of_memory,
