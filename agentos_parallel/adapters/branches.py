@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableParallel
 from langchain_core.runnables.config import (
     ensure_config,
     get_async_callback_manager_for_config,
@@ -20,6 +20,7 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
+from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import ConfigDict
 
 from agentos_parallel._core.threads import run_sync
@@ -161,6 +162,46 @@ class ParallelRunnable(Batches):
 
 
 _LIMITS = ("max_concurrent", "timeout", "task_timeout", "throttler", "grace")
+
+
+class OverBranches(ParallelRunnable):
+    """One that gives the same input to each of its branches."""
+
+    branches: Any
+
+    def __init__(self, branches: Any, **fields: Any) -> None:
+        super().__init__(branches=branches, **fields)
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """Its name; where it has none, that of its class with those of its branches."""
+        keys = ",".join(branch.task_id for branch in self._branches(None))
+        return super().get_name(suffix, name=name or self.name or f"{type(self).__name__}<{keys}>")
+
+    @property
+    def InputType(self) -> Any:  # noqa: N802 - LangChain's name
+        """What its branches take."""
+        return self._alike().InputType
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
+        """What its branches take."""
+        return self._alike().get_input_schema(config)
+
+    def _branches(self, given: Any) -> list[Branch]:
+        branches = self.branches
+        named = branches.items() if isinstance(branches, dict) else enumerate(branches)
+        return [
+            Branch(position, key, runnable, given) for position, (key, runnable) in enumerate(named)
+        ]
+
+    def _children(self) -> Iterator[Runnable[Any, Any]]:
+        return (branch.runnable for branch in self._branches(None))
+
+    def _alike(self) -> RunnableParallel[Any]:
+        """LangChain's own, which makes schemas."""
+        branches = {branch.task_id: branch.runnable for branch in self._branches(None)}
+        alike: RunnableParallel[Any] = RunnableParallel(branches)
+        alike.name = self.get_name()
+        return alike
 
 
 class BranchRun(Children):

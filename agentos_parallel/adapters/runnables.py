@@ -5,39 +5,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableParallel
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableEach, coerce_to_runnable
-from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.pydantic import TypeBaseModel
 
-from agentos_parallel._core.collect import collect
-from agentos_parallel._core.sources import SizedInput
-from agentos_parallel._core.threads import iterate_sync
 from agentos_parallel.adapters.branches import (
     Branch,
     BranchRun,
+    OverBranches,
     ParallelRunnable,
     RunnableOptions,
 )
-from agentos_parallel.adapters.children import RunManager
-from agentos_parallel.adapters.outcomes import check_complete, first_failure, output_of
+from agentos_parallel.adapters.complete import Complete, OnError, Whole
 from agentos_parallel.arguments import discarding, strict_call
 from agentos_parallel.checks import shown
 from agentos_parallel.fanout import Aggregation, FanOutConfig, FanOutExecutor, merge_call
-from agentos_parallel.results import TaskResult, TaskStatus
-from agentos_parallel.settings import Settings
-from agentos_parallel.stream import Give, PartStream
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-OnError: TypeAlias = Literal["raise", "return"]
-ON_ERROR: tuple[OnError, ...] = ("raise", "return")
 
 
 def _options(function: Callable[P, R]) -> Callable[P, R]:
@@ -54,138 +43,7 @@ def _options(function: Callable[P, R]) -> Callable[P, R]:
     )
 
 
-class _OverBranches(ParallelRunnable):
-    """One that gives the same input to each of its branches."""
-
-    branches: Any
-
-    def __init__(self, branches: Any, **fields: Any) -> None:
-        with discarding(branches):
-            super().__init__(branches=_branches_of(branches), **fields)
-
-    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
-        """Its name; where it has none, that of its class with those of its branches."""
-        keys = ",".join(branch.task_id for branch in self._branches(None))
-        return super().get_name(suffix, name=name or self.name or f"{type(self).__name__}<{keys}>")
-
-    @property
-    def InputType(self) -> Any:  # noqa: N802 - LangChain's name
-        """What its branches take."""
-        return self._alike().InputType
-
-    def get_input_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
-        """What its branches take."""
-        return self._alike().get_input_schema(config)
-
-    def _branches(self, given: Any) -> list[Branch]:
-        branches = self.branches
-        named = branches.items() if isinstance(branches, dict) else enumerate(branches)
-        return [
-            Branch(position, key, runnable, given) for position, (key, runnable) in enumerate(named)
-        ]
-
-    def _children(self) -> Iterator[Runnable[Any, Any]]:
-        return (branch.runnable for branch in self._branches(None))
-
-    def _alike(self) -> RunnableParallel[Any]:
-        """LangChain's own, which makes schemas."""
-        branches = {branch.task_id: branch.runnable for branch in self._branches(None)}
-        alike: RunnableParallel[Any] = RunnableParallel(branches)
-        alike.name = self.get_name()
-        return alike
-
-
-class _Complete(ParallelRunnable):
-    """One that gives the output of every branch, or an exception in its place."""
-
-    on_error: OnError = "raise"
-
-    def __init__(self, on_error: Any, **fields: Any) -> None:
-        if on_error not in ON_ERROR:
-            raise ValueError(f'on_error must be "raise" or "return", got {shown(on_error)}')
-        super().__init__(on_error=on_error, **fields)
-
-    def stream(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> Iterator[Any]:
-        """``{branch: chunk}`` as the chunks come; leaving early cancels the rest."""
-        return self._transform_stream_with_config(iter([input]), self._stream, config, **kwargs)
-
-    def astream(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        """``{branch: chunk}`` as the chunks come; leaving early cancels the rest."""
-        return self._atransform_stream_with_config(_only(input), self._astream, config, **kwargs)
-
-    def _joined(self, branches: list[Branch], outputs: list[Any]) -> Any:
-        """The output of the whole."""
-        return outputs
-
-    def _stream(
-        self,
-        inputs: Iterator[Any],
-        run_manager: RunManager,
-        config: RunnableConfig,
-        **kwargs: Any,
-    ) -> Iterator[Any]:
-        [given] = inputs
-        return iterate_sync(self._parts(given, BranchRun(config, run_manager, kwargs, sync=True)))
-
-    async def _astream(
-        self,
-        inputs: AsyncIterator[Any],
-        run_manager: RunManager,
-        config: RunnableConfig,
-        **kwargs: Any,
-    ) -> AsyncIterator[Any]:
-        [given] = [each async for each in inputs]
-        parts = self._parts(given, BranchRun(config, run_manager, kwargs, sync=False))
-        async with aclosing(parts):
-            async for part in parts:
-                yield part
-
-    def _settings(self, config: RunnableConfig, branches: list[Branch]) -> Settings:
-        limits = self._limits(config, branches)
-        for name in ("task_timeout", "throttler"):
-            if callable(limits[name]):
-                limits[name] = _of_branch(limits[name])
-        return Settings(**limits, fail_fast=self.on_error == "raise")
-
-    async def _output(self, given: Any, run: BranchRun) -> Any:
-        branches, raises = self._branches(given), self.on_error == "raise"
-        settings = self._settings(run.config, branches)
-        call = partial(run.child, run.invoke)
-        async with run:
-            gathered, _ = await collect(
-                _source(branches), settings, call=call, return_partial=not raises
-            )
-        if raises:
-            check_complete(gathered)
-        return self._joined(branches, [output_of(task) for task in gathered.results])
-
-    async def _parts(self, given: Any, run: BranchRun) -> AsyncGenerator[Any, None]:
-        branches, raises = self._branches(given), self.on_error == "raise"
-        keys: dict[str, Any] = {branch.task_id: branch.key for branch in branches}
-        settings = self._settings(run.config, branches)
-        ended: list[TaskResult[Any]] = []
-
-        def call(give: Give, branch: Branch) -> Awaitable[None]:
-            return run.child(partial(run.stream, give), branch)
-
-        async with run, PartStream(_source(branches), settings, call) as tasks:
-            async for task in tasks:
-                if task.status is TaskStatus.RUNNING:
-                    yield AddableDict({keys[task.task_id]: task.result})
-                    continue
-                ended.append(task)
-                if not raises and task.status is not TaskStatus.COMPLETED:
-                    yield AddableDict({keys[task.task_id]: task.error})
-        error = first_failure(ended) if raises else None
-        if error is not None:
-            raise error
-
-
-class RunnableGather(_OverBranches, _Complete):
+class RunnableGather(OverBranches, Complete):
     """Gives the same input to every branch, and all outputs: a drop-in for ``RunnableParallel``.
 
     Its limits hold in ``invoke``, ``ainvoke``, ``stream`` and ``astream``, each for one call. Of
@@ -226,7 +84,8 @@ class RunnableGather(_OverBranches, _Complete):
         on_error: OnError = "raise",
         **options: Unpack[RunnableOptions],
     ) -> None:
-        super().__init__(branches, on_error=on_error, **options)
+        with discarding(branches):
+            super().__init__(branches=_branches_of(branches), on_error=on_error, **options)
 
     @property
     def OutputType(self) -> Any:  # noqa: N802 - LangChain's name
@@ -245,7 +104,7 @@ class RunnableGather(_OverBranches, _Complete):
         """In a chain: the parts of a dict as they come; a list whole."""
         if isinstance(self.branches, dict):
             return super().transform(input, config, **kwargs)
-        return _Whole(self).transform(input, config, **kwargs)
+        return Whole(self).transform(input, config, **kwargs)
 
     def atransform(
         self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
@@ -253,7 +112,7 @@ class RunnableGather(_OverBranches, _Complete):
         """In a chain: the parts of a dict as they come; a list whole."""
         if isinstance(self.branches, dict):
             return super().atransform(input, config, **kwargs)
-        return _Whole(self).atransform(input, config, **kwargs)
+        return Whole(self).atransform(input, config, **kwargs)
 
     def _joined(self, branches: list[Branch], outputs: list[Any]) -> Any:
         if not isinstance(self.branches, dict):
@@ -261,7 +120,7 @@ class RunnableGather(_OverBranches, _Complete):
         return {branch.key: output for branch, output in zip(branches, outputs, strict=True)}
 
 
-class RunnableParallelMap(_Complete):
+class RunnableParallelMap(Complete):
     """Gives each item of a list to one Runnable, and the outputs in order: ``.map()`` with limits.
 
     Args:
@@ -323,13 +182,13 @@ class RunnableParallelMap(_Complete):
         self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
         """In a chain the list comes whole."""
-        return _Whole(self).transform(input, config, **kwargs)
+        return Whole(self).transform(input, config, **kwargs)
 
     def atransform(
         self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """In a chain the list comes whole."""
-        return _Whole(self).atransform(input, config, **kwargs)
+        return Whole(self).atransform(input, config, **kwargs)
 
     def _branches(self, given: Any) -> list[Branch]:
         if not isinstance(given, list | tuple):
@@ -344,7 +203,7 @@ class RunnableParallelMap(_Complete):
         return RunnableEach(bound=self.runnable, name=self.get_name())
 
 
-class RunnableFanOut(_OverBranches):
+class RunnableFanOut(OverBranches):
     """Gives the same input to every branch, and makes one value of their outputs.
 
     Args:
@@ -391,7 +250,7 @@ class RunnableFanOut(_OverBranches):
             merge_call(aggregation, merge_fn)
             FanOutConfig(aggregation=aggregation, min_success=min_success)
             super().__init__(
-                branches,
+                branches=_branches_of(branches),
                 aggregation=aggregation,
                 merge_fn=merge_fn,
                 min_success=min_success,
@@ -410,15 +269,6 @@ class RunnableFanOut(_OverBranches):
         works = {each.task_id: partial(run.child, run.invoke, each) for each in branches}
         async with run:
             return await executor.fan_out(works, merge)
-
-
-def _of_branch(limit: Callable[[str], Any]) -> Callable[[Branch], Any]:
-    """A function of the task_id as one of the branch."""
-    return lambda branch: limit(branch.task_id)
-
-
-def _source(branches: list[Branch]) -> SizedInput:
-    return SizedInput(branches, [branch.task_id for branch in branches])
 
 
 def _branches_of(given: Any) -> dict[str, Runnable[Any, Any]] | list[Runnable[Any, Any]]:
@@ -442,22 +292,3 @@ def _runnable_of(name: str, given: Any) -> Runnable[Any, Any]:
         )
     runnable: Runnable[Any, Any] = coerce_to_runnable(given)
     return runnable
-
-
-class _Whole(Runnable[Any, Any]):
-    """A Runnable in a chain that streams, whose parts would not add up to what it gives."""
-
-    def __init__(self, runnable: Runnable[Any, Any]) -> None:
-        self._runnable = runnable
-
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """As the Runnable."""
-        return self._runnable.invoke(input, config, **kwargs)
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """As the Runnable."""
-        return await self._runnable.ainvoke(input, config, **kwargs)
-
-
-async def _only(given: Any) -> AsyncIterator[Any]:
-    yield given
