@@ -58,7 +58,7 @@ class Children:
         self.sync = sync
         self._run_manager = run_manager
         self._askers = askers
-        self._opened: list[OpenRuns] = []
+        self._opened: dict[OpenRuns, None] = {}  # in the order in which they were
 
     async def __aenter__(self) -> Self:
         """Nothing has to be done."""
@@ -94,7 +94,7 @@ class Children:
         callbacks = self.manager_of(f"task:{task_id}")
         runs = OpenRuns(callbacks) if callbacks.handlers else None
         if runs is not None:
-            self._opened.append(runs)
+            self._opened[runs] = None
         configurable = self._askers.configurable(position)
         if self.sync:
             configurable = graphs.with_sync_saver(configurable)
@@ -109,6 +109,7 @@ class Children:
         finally:
             if runs is not None and not isinstance(ended, GeneratorExit):  # the collector's
                 await runs.close(ended, sync=self.sync)
+                del self._opened[runs]
             del ended  # or the error would hold itself, through this frame
 
     def manager_of(self, tag: str) -> BaseCallbackManager:
