@@ -40,7 +40,7 @@ notebook: $(VENV)/.notebook ## open the notebooks in JupyterLab; ARGS=--no-brows
 	$(BIN)/jupyter lab $(ARGS) notebooks
 
 test: $(VENV)/.test ## run the tests on one Python, with coverage
-	$(BIN)/python -m pytest -m "$(QUICK)" --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "$(QUICK)" --ignore=notebooks --cov --cov-report=term $(PYTEST_ARGS)
 
 test-all: ## run all tests on every Python found here, on the lowest and on the newest versions admitted
 	@found="$(PYTHON)"; for version in $(VERSIONS); do \

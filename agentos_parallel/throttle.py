@@ -25,7 +25,7 @@ from typing import Self
 
 from agentos_parallel import still
 from agentos_parallel.arguments import strict_call
-from agentos_parallel.checks import whole_number
+from agentos_parallel.checks import shown, whole_number
 from agentos_parallel.results import TaskStatus
 
 _serials = itertools.count()
@@ -386,6 +386,17 @@ class KeptThrottler(TaskThrottler):
     def __init__(self, max_concurrent: int = 1) -> None:
         super().__init__(max_concurrent)
         self.order = (0, self.order[1])
+
+
+def throttler_or_none(value: object) -> TaskThrottler | None:
+    """Check that *value* is a throttler, or None: there is none to share.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is None or isinstance(value, TaskThrottler):
+        return value
+    raise TypeError(f"throttler must be a TaskThrottler or None, got {shown(value)}")
 
 
 _throttlers: weakref.WeakSet[TaskThrottler] = weakref.WeakSet()

@@ -23,7 +23,7 @@ from agentos_parallel.arguments import strict_call
 from agentos_parallel.checks import seconds, shown, whole_number
 from agentos_parallel.executor import parallel_gather
 from agentos_parallel.results import GatherResult, TaskResult, TaskStatus, shorten
-from agentos_parallel.throttle import TaskThrottler
+from agentos_parallel.throttle import TaskThrottler, throttler_or_none
 
 try:
     from langchain.agents.middleware import AgentMiddleware
@@ -90,12 +90,11 @@ class ParallelToolsMiddleware(AgentMiddleware[Any, Any, Any]):
         per_tool: Mapping[str, ToolLimits] | None = None,
     ) -> None:
         super().__init__()
-        if not (throttler is None or isinstance(throttler, TaskThrottler)):
-            raise TypeError(f"throttler must be a TaskThrottler or None, got {shown(throttler)}")
         if on_error not in ("message", "raise"):
             raise ValueError(f'on_error must be "message" or "raise", got {shown(on_error)}')
         own = TaskThrottler(whole_number("max_concurrent", max_concurrent))
-        shared = (own,) if throttler is None else (own, throttler)
+        given = throttler_or_none(throttler)
+        shared = (own,) if given is None else (own, given)
         self._raises = on_error == "raise"
         self._limits = _Limits(_timeout("task_timeout", task_timeout), shared)
         self._of_tools = _limits_of_tools(per_tool, self._limits)

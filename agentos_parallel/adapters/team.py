@@ -16,10 +16,10 @@ from agentos_parallel.adapters.children import invoked
 from agentos_parallel.adapters.progress import progress
 from agentos_parallel.adapters.subagents import SubAgent, by_name
 from agentos_parallel.arguments import strict_call
-from agentos_parallel.checks import seconds, shown, whole_number
+from agentos_parallel.checks import seconds, whole_number
 from agentos_parallel.fanout import Aggregation, FanOutExecutor, run_fan_out
 from agentos_parallel.results import FanOutResult
-from agentos_parallel.throttle import TaskThrottler
+from agentos_parallel.throttle import TaskThrottler, throttler_or_none
 
 Agents: TypeAlias = "Iterable[SubAgent | Mapping[str, Any]] | Team"
 
@@ -91,8 +91,6 @@ class Team:
         self.agents = by_name(agents)
         if task_timeout is not None:
             seconds("task_timeout", task_timeout, none=" or None")
-        if not (throttler is None or isinstance(throttler, TaskThrottler)):
-            raise TypeError(f"throttler must be a TaskThrottler or None, got {shown(throttler)}")
         self.max_concurrent = whole_number("max_concurrent", max_concurrent)
         if timeout is not None:
             seconds("timeout", timeout, none=" or None for no deadline")
@@ -103,7 +101,8 @@ class Team:
         self.max_result_chars = whole_number("max_result_chars", max_result_chars)
         self.max_content_chars = whole_number("max_content_chars", max_content_chars, least=1_000)
         shared = TaskThrottler(self.max_concurrent)
-        self.throttlers = [shared] if throttler is None else [shared, throttler]
+        given = throttler_or_none(throttler)
+        self.throttlers = [shared] if given is None else [shared, given]
 
     @classmethod
     def of(cls, agents: Agents, options: TeamOptions) -> Team:
