@@ -156,6 +156,8 @@ async def _called_in_thread(function: Callable[..., Any], *args: Any) -> Any:
             outcome.value = context.run(function, *args)
         except BaseException as raised:  # carried to the loop, exits included
             outcome.error = raised
+        if outcome.unwanted:
+            outcome.close()
         try:
             loop.call_soon_threadsafe(arrive, context=None if task is None else task.run.context)
         except RuntimeError:  # the loop is closed: there is only the slot to give back
@@ -170,6 +172,8 @@ async def _called_in_thread(function: Callable[..., Any], *args: Any) -> Any:
         await arrived
     except BaseException:
         calls.cancel()
+        outcome.unwanted = True
+        outcome.close()  # its arrival may never come: an exit has stopped the loop, perhaps
         if not arrived.cancelled():  # it came, and the cancel came after it
             discard(outcome.value)
         elif task is not None:
@@ -227,8 +231,16 @@ _calls: ContextVar[_Calls | None] = ContextVar("agentos_parallel_calls", default
 
 
 class _Outcome:
+    """What a call in a thread gave or raised; *unwanted*: nobody waits for it any more."""
+
     value: Any = None
     error: BaseException | None = None
+    unwanted = False
+
+    def close(self) -> None:
+        """Close the coroutine that it gave, if it did: from any thread, as it has not begun."""
+        if inspect.iscoroutine(self.value):
+            discard(self.value)
 
 
 def _explained(error: BaseException, function: Callable[..., Any]) -> BaseException:

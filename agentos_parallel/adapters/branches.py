@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableParallel
@@ -232,10 +233,10 @@ class BranchRun(Children):
             self.config = {**config, "metadata": others}
         self._kwargs = kwargs
 
-    def child(self, call: Call, branch: Branch) -> Awaitable[Any]:
-        """*call* for *branch*, a child of this run."""
+    def work(self, call: Call, branch: Branch) -> Callable[[], Awaitable[Any]]:
+        """*call* for *branch*, as a child of this run."""
         task_id = branch.task_id
-        return self.run(branch.position, task_id, task_id, self._called, call, branch)
+        return partial(self.run, branch.position, task_id, task_id, self._called, call, branch)
 
     def invoke(self, branch: Branch, config: RunnableConfig) -> Awaitable[Any]:
         """The output of *branch*."""

@@ -86,7 +86,10 @@ class Complete(ParallelRunnable):
     async def _output(self, given: Any, run: BranchRun) -> Any:
         branches, raises = self._branches(given), self.on_error == "raise"
         settings = self._settings(run.config, branches)
-        call = partial(run.child, run.invoke)
+
+        def call(branch: Branch) -> Awaitable[Any]:
+            return run.work(run.invoke, branch)()
+
         async with run:
             gathered, _ = await collect(
                 _source(branches), settings, call=call, return_partial=not raises
@@ -102,7 +105,7 @@ class Complete(ParallelRunnable):
         ended: list[TaskResult[Any]] = []
 
         def call(give: Give, branch: Branch) -> Awaitable[None]:
-            return run.child(partial(run.stream, give), branch)
+            return run.work(partial(run.stream, give), branch)()
 
         async with run, PartStream(_source(branches), settings, call) as tasks:
             async for task in tasks:

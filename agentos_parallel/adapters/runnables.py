@@ -266,7 +266,7 @@ class RunnableFanOut(OverBranches):
         )
         if isinstance(merge, Runnable):
             merge = partial(run.merge, merge)
-        works = {each.task_id: partial(run.child, run.invoke, each) for each in branches}
+        works = {branch.task_id: run.work(run.invoke, branch) for branch in branches}
         async with run:
             return await executor.fan_out(works, merge)
 

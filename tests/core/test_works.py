@@ -376,3 +376,37 @@ async def test_nothing_is_begun_for_a_thread_that_nobody_waits_for() -> None:
     assert await asyncio.to_thread(ended.wait, 5)
     await asyncio.sleep(0.02)
     assert not ran
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_coroutine_that_a_thread_gave_is_closed_if_its_loop_never_looks(when: str) -> None:
+    """An exit stops the loop, *before* or *after* the thread has the coroutine."""
+    go_on, made = threading.Event(), []
+
+    def gives() -> Coroutine[Any, Any, int]:
+        go_on.wait(5)
+        made.append(after(1, 2))
+        return made[0]
+
+    def let_it_end() -> None:
+        go_on.set()
+        until = time.monotonic() + 5
+        while threads_at_work() and time.monotonic() < until:
+            time.sleep(0.001)
+
+    async def main() -> None:
+        waiting: Any = in_thread(gives)
+        arrival = waiting.send(None)
+        if when == "after":
+            let_it_end()
+        arrival.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            waiting.throw(asyncio.CancelledError())
+        raise SystemExit
+
+    loop = asyncio.new_event_loop()
+    with pytest.raises(SystemExit):
+        loop.run_until_complete(main())
+    loop.close()
+    let_it_end()
+    assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
