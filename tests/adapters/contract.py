@@ -528,6 +528,17 @@ class ParallelContract(RunnableContract):
         output = await used(self.make(alambda(up)), way, self.given)
         assert way in ("stream", "astream") or self.outputs(output) == ["X"] * COUNT
 
+    @pytest.mark.parametrize("way", ["ainvoke", "astream"])
+    async def test_async_children_run_on_the_callers_loop(self, way: str) -> None:
+        threads: list[int] = []
+
+        async def note(text: str) -> str:
+            threads.append(threading.get_ident())
+            return text
+
+        await used(self.make(alambda(note)), way, self.given)
+        assert threads == [threading.get_ident()] * COUNT
+
     async def test_sync_children_run_in_our_threads_for_async_callers(self) -> None:
         names: list[str] = []
 
