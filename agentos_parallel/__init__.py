@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from agentos_parallel.adapters.subagents import SubAgent
     from agentos_parallel.adapters.toolkit import ParallelToolkit
     from agentos_parallel.adapters.tools import FanOutTool, ParallelGatherTool, ParallelMapTool
+    from agentos_parallel.display.report import save_report
+    from agentos_parallel.display.timeline import Timeline, timeline
     from agentos_parallel.testing.models import ScriptedChatModel, ScriptExhaustedError
 
-# Loaded when they are asked for: they bring LangChain.
+# Loaded when they are asked for: most bring LangChain.
 _LAZY = {
     "FanOutTool": "agentos_parallel.adapters.tools",
     "ParallelGatherTool": "agentos_parallel.adapters.tools",
@@ -50,6 +52,9 @@ _LAZY = {
     "ScriptExhaustedError": "agentos_parallel.testing.models",
     "ScriptedChatModel": "agentos_parallel.testing.models",
     "SubAgent": "agentos_parallel.adapters.subagents",
+    "Timeline": "agentos_parallel.display.timeline",
+    "save_report": "agentos_parallel.display.report",
+    "timeline": "agentos_parallel.display.timeline",
 }
 
 __all__ = [
@@ -81,12 +86,15 @@ __all__ = [
     "TaskStatus",
     "TaskThrottler",
     "TaskTimeout",
+    "Timeline",
     "create_parallel_agent_gather",
     "fan_out",
     "parallel_gather",
     "parallel_map",
     "parallel_stream",
     "remaining",
+    "save_report",
+    "timeline",
 ]
 
 

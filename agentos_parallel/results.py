@@ -12,6 +12,7 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from agentos_parallel.checks import seconds_text
@@ -209,6 +210,25 @@ class GatherResult(Generic[T]):
         own["results"] = [TaskResult.from_dict(task) for task in data["results"]]
         return GatherResult[Any](**own)
 
+    def table(self, rows: int | None = None) -> str:
+        """The tasks as a table of text, a line each, in input order, for a terminal.
+
+        Args:
+            rows: so many tasks at the most; None: all.
+
+        Example:
+            >>> done = TaskResult("0", TaskStatus.COMPLETED, "text")
+            >>> print(GatherResult([done], 1, 1).table().splitlines()[1])
+            0     completed  0 s               text
+        """
+        text: str = _display("table").text_table(self, rows)
+        return text
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the counts, the timeline, and the first tasks."""
+        text: str = _display("table").html_table(self)
+        return text
+
     def __repr__(self) -> str:
         """One line of constant size: the counts, the duration, the reason for a stop."""
         return f"<GatherResult {self._summary()}>"
@@ -256,6 +276,11 @@ class FanOutResult(Generic[T]):
     winner: str | None = None
     gather: GatherResult[T] = field(default_factory=GatherResult)
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the value, and the run."""
+        text: str = _display("table").html_table(self)
+        return text
+
     def __repr__(self) -> str:
         """One short line, whatever the size of the value."""
         return f"<FanOutResult {reprlib.repr(self.value)} of {self.gather!r}>"
@@ -273,6 +298,11 @@ def shorten(text: str, limit: int) -> str:
     'a long…'
     """
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _display(module: str) -> Any:
+    """What shows results, which knows them: loaded when it is asked for."""
+    return import_module(f"agentos_parallel.display.{module}")
 
 
 def _error_to_dict(error: BaseException) -> dict[str, str]:

@@ -16,7 +16,17 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
 
-from agentos_parallel import RunnableGather, TaskGroup, fan_out, parallel_gather, parallel_map
+from agentos_parallel import (
+    GatherResult,
+    RunnableGather,
+    TaskGroup,
+    TaskResult,
+    TaskStatus,
+    fan_out,
+    parallel_gather,
+    parallel_map,
+    timeline,
+)
 from tests.benchmarks.peers import (
     Work,
     bare_gather,
@@ -212,6 +222,26 @@ def latency_of_a_race() -> Iterator[Row]:
     yield Row("race of 8: its six losers", tidy, "6, 0", min(ended) == 6 and not max(alive))
 
 
+def cost_of_a_timeline() -> Iterator[Row]:
+    """The picture of 500 tasks, every seventh of which failed."""
+    done, failed = TaskStatus.COMPLETED, TaskStatus.FAILED
+    tasks = [
+        TaskResult(
+            str(n), failed if n % 7 == 0 else done, "x" * 200, None, 1 + n // 32, 1.9 + n // 32
+        )
+        for n in range(500)
+    ]
+    result = GatherResult(tasks, len(tasks))
+    took = []
+    for _ in range(11):
+        began = time.perf_counter()
+        picture = timeline(result)
+        took.append(1000 * (time.perf_counter() - began))
+    yield at_most("timeline of 500 tasks", median(took), 50, f"{median(took):.1f} ms")
+    size = len(picture.svg.encode()) / 1024
+    yield at_most("timeline of 500 tasks: its size", size, 300, f"{size:.0f} KiB")
+
+
 def modules_loaded() -> Iterator[Row]:
     """What a plain import brings along, and how long it takes."""
     heavy = {"langchain", "langchain_core", "langgraph", "pydantic", "tenacity"}
@@ -236,6 +266,7 @@ ALL = (
     makespan_of_uneven_tasks,
     latency_of_a_race,
     growth_of_memory,
+    cost_of_a_timeline,
     modules_loaded,
 )
 
