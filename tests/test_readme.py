@@ -17,9 +17,10 @@ def test_the_readme_has_examples() -> None:
 
 
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=range(len(EXAMPLES)))
-def test_an_example_prints_what_stands_below_it(code: str, printed: str) -> None:
+def test_an_example_prints_what_stands_below_it(code: str, printed: str, tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,

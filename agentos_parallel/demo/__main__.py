@@ -5,6 +5,7 @@ import asyncio
 import io
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
+from agentos_parallel import save_report
 from agentos_parallel.demo.agents import RAISES, reviewers, troublemakers
 from agentos_parallel.demo.outcomes import calls
 from agentos_parallel.demo.plain import run_plain
@@ -40,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\nThe sub-agents as plain tools of create_agent:")
     _contrast(root)
     print("\nThe same sub-agents through ParallelToolkit:\n")
-    _show(asyncio.run(supervise(root, model)), marks)
+    messages = asyncio.run(supervise(root, model))
+    _show(messages, marks)
+    _save(messages, Path(tempfile.gettempdir(), "agentos_parallel-demo.html"))
 
     return 0
 
@@ -58,6 +62,15 @@ def _show(messages: Sequence[BaseMessage], marks: tuple[str, str]) -> None:
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     drawn = timeline(outcomes, width=width, marks=marks)
     print(messages[-1].text, table(outcomes), drawn, sep="\n\n")
+
+
+def _save(messages: Sequence[BaseMessage], path: Path) -> None:
+    """Write the call with the most tasks as a page, if there was any."""
+    artifacts = [getattr(message, "artifact", None) or {} for message in messages]
+    largest = max(artifacts, key=lambda run: run.get("total", 0), default={})
+    if largest:
+        save_report(largest, path)
+        print(f"\nThe call with the most tasks as a page: {path}")
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[Path, BaseChatModel | None]:

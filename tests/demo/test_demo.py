@@ -24,7 +24,8 @@ FILES = {
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def hurry(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("pages")))
     monkeypatch.setattr(agents, "SLOW_SECONDS", 0.8)
     monkeypatch.setattr(agents, "SLOW_TIMEOUT", 0.4)
     monkeypatch.setattr(agents, "RAISES_AFTER", 0.3)
@@ -42,6 +43,8 @@ def test_the_command_prints_contrast_report_table_and_timeline(
     assert f"for {SLOW}, before it saw any answer" in lines[4]
     assert sum(line.startswith("fan_out ") for line in lines) == 4 + 9 + 7
     assert sum("█" in line for line in lines) >= 9 + 7
+    page = Path(lines[-1].removeprefix("The call with the most tasks as a page: "))
+    assert page.read_text(encoding="utf-8").count("<tr data-status=") >= 9
 
 
 def test_another_model_can_be_put_in_charge(
