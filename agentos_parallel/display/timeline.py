@@ -26,12 +26,15 @@ _COLOURS = {
     TaskStatus.CANCELLED: "#78818c",
 }
 
-# The text follows the page: JupyterLab's theme, VS Code's, else what the reader prefers.
+# It follows the page: JupyterLab's theme, VS Code's, else what the reader prefers; on a ground of
+# its own, for browsers show a picture alone on white.
 _STYLE = """
 .ap-timeline{font:12px system-ui,sans-serif;max-width:100%;height:auto;
 color:var(--jp-content-font-color1,var(--vscode-editor-foreground,#1f2328))}
+.ap-timeline .ground{fill:var(--jp-layout-color0,var(--vscode-editor-background,#fff))}
 @media(prefers-color-scheme:dark){.ap-timeline{
-color:var(--jp-content-font-color1,var(--vscode-editor-foreground,#e6edf3))}}
+color:var(--jp-content-font-color1,var(--vscode-editor-foreground,#e6edf3))}
+.ap-timeline .ground{fill:var(--jp-layout-color0,var(--vscode-editor-background,#161b22))}}
 .ap-timeline text{fill:currentColor}.ap-timeline .in{fill:#fff;pointer-events:none}
 .ap-timeline .grid{stroke:currentColor;opacity:.15}.ap-timeline .pale{opacity:.65}
 .ap-timeline .wait{fill:currentColor;opacity:.22}.ap-timeline .mark{stroke:#fff;fill:none;
@@ -97,11 +100,12 @@ class _Drawing:
         """The text of the SVG."""
         bottom = _TOP + self._lane * self._chart.lanes + 6
         words = [self._chart.summary, *self._chart.words()]
-        height = bottom + (26 if self._never else 0) + 22 + 17 * len(words)
+        height = bottom + (26 if self._never else 0) + 30 + 17 * len(words)
         yield (
             f'<svg class="ap-timeline" xmlns="http://www.w3.org/2000/svg" '
             f'viewBox="0 0 {_WIDTH:g} {height:g}" width="{_WIDTH:g}" role="img">'
             f"<title>{escaped(words[0], _HOVER_CHARS)}</title><style>{_STYLE}</style>"
+            f'<rect class="ground" width="{_WIDTH:g}" height="{height:g}" rx="6"/>'
         )
         yield from self._legend()
         yield from self._axis(bottom)
