@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from functools import partial
 from typing import Any, TypeAlias
 
-from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.config import get_config_list
+from langchain_core.runnables.retry import RunnableRetry
 
 from agentos_parallel._core.threads import iterate_sync, run_sync
 from agentos_parallel.adapters.children import invoked
@@ -75,6 +76,11 @@ class Batches(RunnableSerializable[Any, Any]):
         """The position and output of each as it comes; leaving early cancels the rest."""
         return self._as_completed(inputs, config, return_exceptions, kwargs, sync=False)
 
+    def with_retry(self, **options: Any) -> Runnable[Any, Any]:
+        """As LangChain's, with these batches: a slow input holds up no other's next attempt."""
+        retry: Any = super().with_retry(**options)
+        return Retried(**{name: getattr(retry, name) for name in RunnableRetry.model_fields})
+
     async def _batched(
         self,
         inputs: Sequence[Any],
@@ -128,3 +134,10 @@ class Batches(RunnableSerializable[Any, Any]):
         )
         each = zip(inputs, configs, strict=True)
         return executor, [partial(invoked, self, i, c, sync=sync, **kwargs) for i, c in each]
+
+
+class Retried(Batches, RunnableRetry[Any, Any]):
+    """A Runnable that is retried, whose batches give no cancel back as a value.
+
+    LangChain's own repeats a batch in rounds, and with ``return_exceptions=True`` swallows cancels.
+    """

@@ -468,14 +468,35 @@ class ParallelContract(RunnableContract):
         assert closed == ["x"] * COUNT
         assert not alive()
 
-    async def test_abatch_swallows_no_cancel(self) -> None:
-        batch = self.make(alambda(lambda _: hang())).abatch([self.given], return_exceptions=True)
+    @pytest.mark.parametrize("retried", [False, True])
+    async def test_abatch_swallows_no_cancel(self, retried: bool) -> None:
+        runnable = self.make(alambda(lambda _: hang()))
+        if retried:
+            runnable = runnable.with_retry()
+        batch = runnable.abatch([self.given], return_exceptions=True)
         task = asyncio.create_task(batch)
         await asyncio.sleep(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not alive()
+
+    async def test_in_a_batch_each_input_is_retried_by_itself(self) -> None:
+        tried: list[str] = []
+
+        async def second_time(text: str) -> str:
+            tried.append(text)
+            if len(tried) == 1:
+                raise ConnectionError("no")
+            return text.upper()
+
+        retried = self.failing(alambda(second_time)).with_retry(wait_exponential_jitter=False)
+        config: Any = {"max_concurrency": 1}
+        assert "X" in str(await retried.abatch([self.given], config))
+        tried.clear()
+        assert "X" in str(retried.batch([self.given], config))
+        tried.clear()
+        assert "X" in str([each async for each in retried.abatch_as_completed([self.given])])
 
     async def test_leaving_a_batch_early_cancels_the_rest(self) -> None:
         async def wait(text: str) -> str:
