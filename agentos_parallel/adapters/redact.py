@@ -34,7 +34,7 @@ _PATH_IN_URL = re.compile(
 _BOT_TOKEN = re.compile(r"(?<!\d)(\d{8,10}:)AA[\w-]{33,}")
 _IN_QUERY = re.compile(r"(?i)([?&](?:key|x-amz-(?:credential|security-token))=)[^\s&\"'<>]+")
 _SCHEME = re.compile(
-    r"(?i)\b(bearer|basic)(\s{1,3})(?!\w{1,50}=[\"'])"
+    r"(?i)\b(bearer|basic)(\s{1,3})(?!(?:realm|scope|charset|error(?:_\w{1,20})?)=)"
     r"(?=[^\s\"',;]{0,200}[\d=]|[^\s\"',;]{32})[^\s\"',;]{6,}"
 )
 
@@ -49,7 +49,7 @@ _NAME = (
 _MAYBE = r"credentials?|signature|(?<![a-z])sig|(?<![a-z])sid|session[_-]?id"
 _QUOTE = r"(?:\\?[\"'])"
 _VALUE = (
-    r"(?:\\\"[^\"\\]*+\\\"|\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'"
+    r"(?:\\\"[^\"\\\n]*+\\\"|\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+'"
     rf"|{_QUOTE}[^\s\"'\\]*+|[^\s,;&\"'\\)}}\]]+)"
 )
 _KNOWN = rf"(?!{_QUOTE}?(?:none|null|true|false)\b|{_GONE})"

@@ -151,18 +151,6 @@ class RunnableContract:
 
         assert trace.tree() == ["chain whole: end", *["  chain child: end"] * COUNT]
 
-    @pytest.mark.parametrize("way", WAYS)
-    async def test_what_fails_is_closed_in_the_trace(self, way: str) -> None:
-        trace = Recorder()
-
-        def fail(text: str) -> str:
-            raise ValueError("no")
-
-        with pytest.raises(ValueError, match="no"):
-            await used(self.failing(fail), way, self.given, {"callbacks": [trace]})
-        await settle()
-        assert all(len(trace.ends_of(run)) == 1 for run in trace.names)
-
     @pytest.mark.parametrize("way", ["invoke", "stream"])
     async def test_the_limit_of_the_config_holds(self, way: str) -> None:
         counted = Counted()
@@ -425,6 +413,18 @@ class ParallelContract(RunnableContract):
         config: Any = {"metadata": {"lc_agent_name": "caller", "m": 1}}
         await self.make(note).ainvoke(self.given, config)
         assert [(each.get("lc_agent_name"), each["m"]) for each in seen] == [(None, 1)] * COUNT
+
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_what_fails_is_closed_in_the_trace(self, way: str) -> None:
+        trace = Recorder()
+
+        def fail(text: str) -> str:
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            await used(self.failing(fail), way, self.given, {"callbacks": [trace]})
+        await settle()
+        assert all(len(trace.ends_of(run)) == 1 for run in trace.names)
 
     @pytest.mark.parametrize("settings", [{"task_timeout": 2}, {"timeout": 2}, {}])
     async def test_events_are_paired_when_it_is_cut_short(self, settings: Any) -> None:

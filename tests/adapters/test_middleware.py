@@ -15,9 +15,10 @@ from langchain.agents.middleware import (
 )
 from langchain.tools import InjectedState, ToolRuntime
 from langchain_core.messages import ToolMessage
-from langchain_core.tools import BaseTool, StructuredTool, tool
+from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
+from pydantic import PydanticSchemaGenerationError
 
 from agentos_parallel import ParallelToolkit, ParallelToolsMiddleware, SubAgent, TaskThrottler
 from tests.adapters.contract import Counted
@@ -341,23 +342,44 @@ async def test_async_only_tools_work_in_sync_agents_too(way: str) -> None:
 @ways
 @pytest.mark.parametrize("only", ["sync", "async"])
 async def test_what_is_injected_is_there(way: str, only: str) -> None:
-    @tool
     def look(
-        text: str, state: Annotated[dict[str, Any], InjectedState], runtime: ToolRuntime
+        text: str,
+        state: Annotated[dict[str, Any], InjectedState],
+        call_id: Annotated[str, InjectedToolCallId],
     ) -> str:
         """Look."""
-        return f"{text} {len(state['messages'])} {runtime.tool_call_id is not None}"
+        return f"{text} {len(state['messages'])} {call_id is not None}"
 
-    @tool("look")
     async def alook(
-        text: str, state: Annotated[dict[str, Any], InjectedState], runtime: ToolRuntime
+        text: str,
+        state: Annotated[dict[str, Any], InjectedState],
+        call_id: Annotated[str, InjectedToolCallId],
     ) -> str:
         """Look."""
-        return f"{text} {len(state['messages'])} {runtime.tool_call_id is not None}"
+        return look(text, state, call_id)
 
-    tools = [look if only == "sync" else alook]
+    tools = [tool(look) if only == "sync" else tool("look")(alook)]
     agent = agent_of(tools, [("look", "a")], ParallelToolsMiddleware())
     assert texts(await run(agent, way)) == ["a 2 True"]
+
+
+@ways
+@pytest.mark.parametrize("only", ["sync", "async"])
+async def test_the_runtime_is_there(way: str, only: str) -> None:
+    def look(text: str, runtime: ToolRuntime) -> str:
+        """Look."""
+        return f"{text} {len(runtime.state['messages'])}"
+
+    async def alook(text: str, runtime: ToolRuntime) -> str:
+        """Look."""
+        return look(text, runtime)
+
+    try:
+        tools = [tool(look) if only == "sync" else tool("look")(alook)]
+    except PydanticSchemaGenerationError:
+        pytest.skip("LangChain's ToolRuntime needs a newer pydantic")
+    agent = agent_of(tools, [("look", "a")], ParallelToolsMiddleware())
+    assert texts(await run(agent, way)) == ["a 2"]
 
 
 @ways
@@ -369,12 +391,12 @@ async def test_artifacts_and_commands_pass(way: str, only: str) -> None:
     async def aanswer(text: str) -> tuple[str, dict[str, Any]]:
         return answer(text)
 
-    def command(text: str, runtime: ToolRuntime) -> Command[Any]:
-        told = ToolMessage("commanded", tool_call_id=runtime.tool_call_id)
+    def command(text: str, call_id: Annotated[str, InjectedToolCallId]) -> Command[Any]:
+        told = ToolMessage("commanded", tool_call_id=call_id)
         return Command(update={"messages": [told]})
 
-    async def acommand(text: str, runtime: ToolRuntime) -> Command[Any]:
-        return command(text, runtime)
+    async def acommand(text: str, call_id: Annotated[str, InjectedToolCallId]) -> Command[Any]:
+        return command(text, call_id)
 
     with_artifact = StructuredTool.from_function(
         answer if only == "sync" else None,

@@ -61,7 +61,7 @@ TEXTS = [
     ("postgresql://me:hunter2@db.example/prod", "hunter2"),
     ("redis://:hunter2@localhost:6379/0", "hunter2"),
     ("Set-Cookie: cookie=session123", "session123"),
-    ("password=123456", "123456"),
+    ("password=987650", "987650"),
     ("userPassword=hunter2", "hunter2"),
     ('{"secretAccessKey": "hunter2"}', "hunter2"),
     (r"{\"api_key\": \"hunter2\"}", "hunter2"),
@@ -146,15 +146,10 @@ def test_what_was_there_stays_readable() -> None:
     assert redacted(text) == ("401: Bearer … of https://me:…@host, api_key=… (sk-proj-…)")
 
 
-@given(
-    st.lists(
-        st.sampled_from([*SECRETS, *(text for text, _ in TEXTS), *PLAIN, "=", ":", "'", '"', "sk-"])
-        | st.text(max_size=8)
-    ).map("".join)
-)
-def test_a_second_time_changes_nothing(text: str) -> None:
-    once = redacted(text)
-    assert redacted(once) == once
+@given(st.lists(st.sampled_from([*((secret, secret) for secret in SECRETS), *TEXTS]), max_size=8))
+def test_many_in_one_text_are_all_gone(found: list[tuple[str, str]]) -> None:
+    text = redacted("\n".join(f"error: {text}" for text, _ in found))
+    assert [secret for _, secret in found if secret in text] == []
 
 
 PIECES = [
