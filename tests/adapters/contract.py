@@ -418,12 +418,11 @@ class ParallelContract(RunnableContract):
     async def test_what_fails_is_closed_in_the_trace(self, way: str) -> None:
         trace = Recorder()
 
-        def fail(text: str) -> str:
+        async def fail(text: str) -> str:
             raise ValueError("no")
 
         with pytest.raises(ValueError, match="no"):
-            await used(self.failing(fail), way, self.given, {"callbacks": [trace]})
-        await settle()
+            await used(self.failing(alambda(fail)), way, self.given, {"callbacks": [trace]})
         assert all(len(trace.ends_of(run)) == 1 for run in trace.names)
 
     @pytest.mark.parametrize("settings", [{"task_timeout": 2}, {"timeout": 2}, {}])
