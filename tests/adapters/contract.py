@@ -417,6 +417,8 @@ class ParallelContract(RunnableContract):
     @pytest.mark.parametrize("way", WAYS)
     async def test_what_fails_is_closed_in_the_trace(self, way: str) -> None:
         trace = Recorder()
+        # LangChain drops what a handler in its pool has not begun when a child is cancelled.
+        trace.run_inline = True
 
         async def fail(text: str) -> str:
             raise ValueError("no")
