@@ -44,7 +44,7 @@ class Counted:
     def sync(self, text: str) -> str:
         with self._lock:
             self._begins()
-        time.sleep(0.05)
+        time.sleep(0.15)
         with self._lock:
             self.active -= 1
         return text.upper()
